@@ -1,0 +1,77 @@
+"""A run store as an xarray Dataset whose hidden states are decoded to float32 as they are read, and not before."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from schemas.bits import decode
+from schemas.run import Run
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["open_run"]
+
+
+def open_run(path_or_url: str | os.PathLike[str], *, decoded: bool = True, chunks: Any = None) -> xr.Dataset:
+    """The run at ``path_or_url`` as a Dataset; nothing but metadata is read until values are asked for.
+
+    Sites and peaks are float32 (``decoded=False``: the stored bit patterns, uint16 for the 16-bit formats), all
+    dimensions carry integer coordinates, ``attrs`` the provenance. A site that is an alias of another shows that
+    one's values. ``chunks`` as in ``xarray.open_zarr``: None gives xarray's own lazy arrays, ``{}`` Dask arrays in
+    the store's chunks. Raises StoreError where there is no run store, CorruptChunkError when a value is read from
+    a chunk whose checksum fails.
+
+    >>> open_run("runs/smollm2-135m.zarr").ln_attn.sel(layer=3, sequence=0).max()  # doctest: +SKIP
+    """
+    import xarray as xr
+    from xarray.core import indexing
+
+    run = Run(path_or_url)
+
+    class LazyArray(xr.backends.BackendArray):
+        """One stored array, read through ``Run.read`` so that a damaged chunk is named."""
+
+        def __init__(self, name: str) -> None:
+            array = run.array(name)
+            self.name = name
+            self.shape = array.shape
+            self.encoded = "bits" in array.attrs
+            self.dtype = np.dtype("float32") if self.encoded and decoded else array.dtype
+
+        def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+            return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.BASIC, self._read)
+
+        def _read(self, key: tuple[int | slice, ...]) -> npt.NDArray[Any]:
+            values = run.read(self.name, key)
+            return decode(values, run.encoding) if self.encoded and decoded else values
+
+    def variable(name: str) -> xr.Variable:
+        array = run.array(name)
+        lazy = indexing.LazilyIndexedArray(LazyArray(name))
+        dims = array.metadata.dimension_names  # type: ignore[union-attr]
+        encoding = {"preferred_chunks": dict(zip(dims or (), array.chunks, strict=True))}
+        return xr.Variable(dims, lazy, dict(array.attrs), encoding)
+
+    variables = {name: variable(name) for name in sorted(run.group.array_keys())}
+    for site, about in run.info.sites.items():
+        if about.alias is not None:
+            for name in [name for name in variables if name == about.alias or name.startswith(f"{about.alias}_")]:
+                variables[site + name.removeprefix(about.alias)] = variables[name]
+    sizes = {dim: size for held in variables.values() for dim, size in held.sizes.items()}
+    coordinates = {dim: np.arange(size) for dim, size in sizes.items()}
+    dataset = xr.Dataset(variables, coordinates, run.info.model_dump(mode="json"))
+    return dataset if chunks is None else dataset.chunk(chunks or _stored_chunks(dataset))
+
+
+def _stored_chunks(dataset: xr.Dataset) -> Any:
+    """One position chunk per file: the chunks that every array of the store was written in."""
+    chunks: dict[Any, int] = {}
+    for held in dataset.variables.values():
+        for dim, size in held.encoding.get("preferred_chunks", {}).items():
+            chunks[dim] = min(chunks.get(dim, size), size)
+    return chunks

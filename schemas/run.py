@@ -1,0 +1,282 @@
+"""A run store on disk: create it, open it, read arrays with corrupt chunks named, and write cells that are committed.
+
+The commit log is the array ``committed``: a (layer, sequence) cell counts only when it is 1, and it becomes 1 after
+the data it vouches for has reached the disk. Absent chunks mean nothing. The last layer of a sequence is committed
+after its position peaks and token losses, so a sequence with all layers committed is complete.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import re
+import shutil
+import threading
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec
+
+from schemas.bits import Encoding, encoding_named
+from schemas.errors import CorruptChunkError, MissingDependencyError, StoreError
+from schemas.layout import ArraySpec, Dimensions
+from schemas.provenance import RunInfo, parse_attributes
+
+__all__ = ["Run", "RunWriter", "codecs", "create_run", "is_url", "open_group", "store_bytes"]
+
+Index = tuple[int | slice, ...]
+
+
+def codecs(itemsize: int) -> dict[str, Any]:
+    """Codecs of every array, stated and not left to a library's defaults: Blosc lz4 5 bitshuffle, then crc32c."""
+    return {
+        "serializer": BytesCodec(endian="little") if itemsize > 1 else BytesCodec(endian=None),
+        "compressors": [
+            BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle", typesize=itemsize, blocksize=0),
+            Crc32cCodec(),
+        ],
+    }
+
+
+def is_url(path: str | os.PathLike[str]) -> bool:
+    """True for ``s3://bucket/run.zarr`` and the like, False for a local path."""
+    return re.match(r"^[a-z][a-z0-9+.-]+://", os.fspath(path)) is not None
+
+
+def open_group(path: str | os.PathLike[str], mode: str = "r") -> zarr.Group:
+    """The root group of the store at a local path or a URL; raises StoreError where there is none."""
+    where = os.fspath(path)
+    if is_url(where):
+        try:
+            store: Any = zarr.storage.FsspecStore.from_url(where, read_only=mode == "r")
+        except ImportError as error:
+            raise MissingDependencyError(
+                f"{where} needs a package that is not installed ({error}); "
+                "install it with: pip install 'outlier-features[cloud]'"
+            ) from None
+        except (ValueError, OSError) as error:
+            raise StoreError(f"cannot open {where}: {error}") from None
+    else:
+        if not Path(where).exists():
+            raise StoreError(f"{where} does not exist. Make it with: capture --model NAME --store {where}")
+        if not (Path(where) / "zarr.json").is_file():
+            raise StoreError(f"{where} is not a run store: it has no zarr.json. A store is a folder made by capture")
+        store = zarr.storage.LocalStore(where, read_only=mode == "r")
+    try:
+        return zarr.open_group(store, mode=mode, zarr_format=3)  # type: ignore[arg-type]
+    except (
+        FileNotFoundError,
+        KeyError,
+        ValueError,
+        TypeError,
+        OSError,
+        json.JSONDecodeError,
+    ) as error:
+        raise StoreError(f"{where} is not a readable Zarr v3 group: {error}") from None
+
+
+class Run:
+    """A store opened for reading (or writing, by a RunWriter): its provenance, its arrays, what is committed."""
+
+    def __init__(self, path: str | os.PathLike[str], mode: str = "r") -> None:
+        """Open the store at ``path``; raises StoreError where it is none or of a newer major version."""
+        self.path = os.fspath(path)
+        self.group = open_group(path, mode)
+        self.info: RunInfo = parse_attributes(dict(self.group.attrs), self.path)
+        self.encoding: Encoding = encoding_named(self.info.bits)
+        self._arrays: dict[str, zarr.Array[Any]] = {}
+
+    def __contains__(self, name: str) -> bool:
+        """True where the store has the array ``name``."""
+        return name in self.group
+
+    def array(self, name: str) -> zarr.Array[Any]:
+        """The array ``name``; raises StoreError naming those there are."""
+        if name not in self._arrays:
+            found = self.group.get(name)
+            if not isinstance(found, zarr.Array):
+                known = ", ".join(sorted(self.group.array_keys()))
+                raise StoreError(f"{self.path} has no array {name!r}; it has: {known}")
+            self._arrays[name] = found
+        return self._arrays[name]
+
+    @property
+    def dimensions(self) -> Dimensions:
+        """Layers, sequences, positions and features of the run."""
+        return Dimensions(
+            self.info.model.layers,
+            self.info.corpus.sequences,
+            self.info.corpus.length,
+            self.info.model.hidden_size,
+        )
+
+    def read(self, name: str, index: Index = ()) -> npt.NDArray[Any]:
+        """``array(name)[index]`` as stored. Raises CorruptChunkError naming the chunk that fails its checksum."""
+        array = self.array(name)
+        try:
+            values: npt.NDArray[Any] = np.asarray(array[index or ...])
+        except Exception as error:
+            self._blame(name, index, error)
+            raise
+        return values
+
+    def _blame(self, name: str, index: Index, error: Exception) -> None:
+        """Read the chunks of a failed selection one by one and raise for the first that cannot be decoded."""
+        array = self.array(name)
+        dims = array.metadata.dimension_names or ()  # type: ignore[union-attr]
+        for coordinates in _chunks_of(array, index):
+            selection = tuple(
+                slice(c * size, (c + 1) * size) for c, size in zip(coordinates, array.chunks, strict=True)
+            )
+            try:
+                array[selection]
+            except Exception as cause:
+                place = ", ".join(
+                    f"{dim} {c}" if size == 1 else f"{dim} {c * size} to {min((c + 1) * size, whole) - 1}"
+                    for dim, c, size, whole in zip(dims, coordinates, array.chunks, array.shape, strict=True)
+                    if size < whole or whole == 1
+                )
+                key = f"{name}/{array.metadata.encode_chunk_key(coordinates)}"
+                raise CorruptChunkError(
+                    f"{self.path}: chunk {key} ({place}) is damaged: {cause}. Restore that file from a copy, "
+                    "or capture the run again with --overwrite"
+                ) from error
+
+    def committed(self) -> npt.NDArray[np.bool_]:
+        """(layer, sequence) mask of the cells whose data is complete."""
+        log: npt.NDArray[np.bool_] = self.read("committed") == 1
+        return log
+
+    def complete_sequences(self) -> list[int]:
+        """Sequences of which every layer is committed."""
+        return [int(sequence) for sequence in np.flatnonzero(self.committed().all(axis=0))]
+
+
+class RunWriter(Run):
+    """A local store opened for writing. Arrays are written from any thread; cells are then committed."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Open the store at ``path`` for writing; raises StoreError where it is none."""
+        super().__init__(path, "r+")
+        self._unsynced: set[Path] = set()
+        self._lock = threading.Lock()
+
+    def write(self, name: str, index: Index, values: npt.NDArray[Any]) -> None:
+        """Set ``array(name)[index]``; each chunk goes to a temporary file that then takes the chunk's name."""
+        array = self.array(name)
+        array[index] = values
+        with self._lock:
+            self._unsynced.update(self._chunk_files(name, index))
+
+    def _chunk_files(self, name: str, index: Index) -> Iterator[Path]:
+        array = self.array(name)
+        for coordinates in _chunks_of(array, index):
+            yield Path(self.path, name, array.metadata.encode_chunk_key(coordinates))
+
+    def commit(self, layers: Sequence[int], sequences: Iterable[int]) -> None:
+        """Mark cells complete, after everything written so far has reached the disk itself."""
+        with self._lock:
+            files, self._unsynced = self._unsynced, set()
+        _sync(files)
+        sequences = list(sequences)
+        for sequence in sequences:
+            column = self.read("committed", (slice(None), sequence))
+            column[list(layers)] = 1
+            self.array("committed")[:, sequence] = column
+        _sync(file for s in sequences for file in self._chunk_files("committed", (slice(None), s)))
+
+
+def _chunks_of(array: zarr.Array[Any], index: Index) -> Iterator[tuple[int, ...]]:
+    """Grid coordinates of the chunks that ``array[index]`` touches."""
+    ranges = []
+    for axis, (size, chunk) in enumerate(zip(array.shape, array.chunks, strict=True)):
+        picked = index[axis] if axis < len(index) else slice(None)
+        if not isinstance(picked, slice):
+            picked = slice(picked % size, picked % size + 1)
+        start, stop, _ = picked.indices(size)
+        ranges.append(range(start // chunk, -(-stop // chunk)))
+    return itertools.product(*ranges)
+
+
+def _sync(files: Iterable[Path]) -> None:
+    """Flush files and the directories that name them. A chunk equal to its fill value has no file: passed over."""
+    directories = set()
+    for file in files:
+        directories.add(file.parent)
+        with contextlib.suppress(FileNotFoundError):
+            _flush(file)
+    for directory in directories:
+        _flush(directory)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def create_run(
+    path: str | os.PathLike[str],
+    info: RunInfo,
+    arrays: Iterable[ArraySpec],
+    contents: Mapping[str, npt.NDArray[Any]],
+) -> None:
+    """Create the store at a local ``path`` with its attributes, empty arrays and the given whole ``contents``.
+
+    It is made beside ``path`` under another name and renamed when ready, so a store never exists by half. Raises
+    StoreError where ``path`` exists or cannot be written.
+    """
+    final = Path(path)
+    if final.exists():
+        raise StoreError(f"{final} exists already; give another --store, or --overwrite to replace it")
+    draft = final.with_name(f"{final.name}.new-{os.getpid()}")
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        group = zarr.create_group(
+            zarr.storage.LocalStore(draft),
+            attributes=info.model_dump(mode="json"),
+            zarr_format=3,
+            overwrite=True,
+        )
+        for spec in arrays:
+            array = group.create_array(
+                spec.name,
+                shape=spec.shape,
+                chunks=spec.chunks,
+                dtype=spec.dtype,
+                fill_value=spec.fill,
+                dimension_names=spec.dims,
+                attributes=dict(spec.attributes),
+                chunk_key_encoding={"name": "default", "separator": "."},
+                **codecs(spec.dtype.itemsize),
+            )
+            if spec.name in contents:
+                array[...] = contents[spec.name]
+        with warnings.catch_warnings():  # consolidated metadata of Zarr v3 is zarr-python's own, and optional
+            warnings.simplefilter("ignore")
+            zarr.consolidate_metadata(group.store)
+        _sync(file for file in draft.rglob("*") if file.is_file())
+        draft.rename(final)
+        _flush(final.parent)
+    except OSError as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise StoreError(
+            f"cannot write {final}: {error.strerror or error}; give a writable place with --store"
+        ) from None
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+
+
+def store_bytes(path: str | os.PathLike[str]) -> int:
+    """Bytes of all files of a local store."""
+    return sum(file.stat().st_size for file in Path(path).rglob("*") if file.is_file())
