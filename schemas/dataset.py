@@ -6,9 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
-from schemas.bits import decode
 from schemas.run import Run
 
 if TYPE_CHECKING:
@@ -31,28 +29,13 @@ def open_run(path_or_url: str | os.PathLike[str], *, decoded: bool = True, chunk
     import xarray as xr
     from xarray.core import indexing
 
+    from schemas.lazy import LazyArray
+
     run = Run(path_or_url)
-
-    class LazyArray(xr.backends.BackendArray):
-        """One stored array, read through ``Run.read`` so that a damaged chunk is named."""
-
-        def __init__(self, name: str) -> None:
-            array = run.array(name)
-            self.name = name
-            self.shape = array.shape
-            self.encoded = "bits" in array.attrs
-            self.dtype = np.dtype("float32") if self.encoded and decoded else array.dtype
-
-        def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
-            return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.BASIC, self._read)
-
-        def _read(self, key: tuple[int | slice, ...]) -> npt.NDArray[Any]:
-            values = run.read(self.name, key)
-            return decode(values, run.encoding) if self.encoded and decoded else values
 
     def variable(name: str) -> xr.Variable:
         array = run.array(name)
-        lazy = indexing.LazilyIndexedArray(LazyArray(name))
+        lazy = indexing.LazilyIndexedArray(LazyArray(run, name, decoded))
         dims = array.metadata.dimension_names  # type: ignore[union-attr]
         encoding = {"preferred_chunks": dict(zip(dims or (), array.chunks, strict=True))}
         return xr.Variable(dims, lazy, dict(array.attrs), encoding)
