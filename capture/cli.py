@@ -1,0 +1,114 @@
+"""The ``capture`` command: flags in, exit status out. torch and transformers are imported after the flags are read."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+__all__ = ["build_parser", "main"]
+
+EXAMPLES = """\
+examples:
+  capture --model smollm2-135m --text pydoc          a real small model and real text, no network
+  capture --model qwen3-30b                          16 x 2048 tokens of FineWeb-Edu -> runs/qwen3.zarr
+  capture --model qwen3-30b --dry-run                what it would take: layers, bytes, memory, disk
+  capture --model ./my-checkpoint --text notes.txt --sequences 4 --length 512
+  capture --model gpt2 --length 1024 --text allenai/c4,config=en,split=validation
+
+The same command continues an interrupted capture. Then: analyze --store runs/NAME.zarr --magnitude 6
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command's flags."""
+    parser = argparse.ArgumentParser(
+        prog="capture",
+        description="Run a language model once over fixed tokens and write its hidden states to a run store.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--model", required=True, metavar="NAME", help="a preset (see below), a Hub id OWNER/NAME, or a folder"
+    )
+    parser.add_argument("--store", metavar="PATH", help="where to write (default: runs/NAME.zarr)")
+    parser.add_argument(
+        "--text",
+        default="fineweb-edu",
+        metavar="SOURCE",
+        help="fineweb-edu (default), pydoc, a .txt, .jsonl or .parquet file, or a Hub dataset; options after commas: "
+        "OWNER/NAME,config=C,split=S,column=T",
+    )
+    parser.add_argument("--sequences", type=int, default=16, metavar="N", help="windows of text (default: 16)")
+    parser.add_argument("--length", type=int, default=2048, metavar="T", help="tokens in a window (default: 2048)")
+    parser.add_argument(
+        "--overlap", default="0%", metavar="P", help="share of a window that the next one repeats (default: 0%%)"
+    )
+    parser.add_argument(
+        "--bos",
+        choices=("auto", "always", "never"),
+        default="auto",
+        help="start windows with the beginning-of-sequence token; auto: as the tokenizer does (default)",
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=("auto", "bfloat16", "float16", "float32"),
+        default="auto",
+        help="of weights, computation and store (default: auto, the checkpoint's own)",
+    )
+    parser.add_argument("--device", default="auto", metavar="D", help="auto (default), cpu, cuda, ...")
+    parser.add_argument("--batch-size", type=int, metavar="B", help="sequences in one forward (default: 1)")
+    parser.add_argument("--sites", metavar="S", help="of ln_attn,ln_mlp (default: all that the model has)")
+    parser.add_argument("--seed", type=int, metavar="N", help="shuffle documents (default: the source's own order)")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing store")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and stop; exit 1 where it cannot fit")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress, only the result")
+    from capture.presets import PRESETS
+
+    parser.epilog = f"presets: {', '.join(PRESETS)}\n\n{EXAMPLES}"
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command with ``argv`` (default: the process's own); the exit status: 0, 1, 2, or 130 interrupted."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    options = build_parser().parse_args(arguments)
+    from schemas.errors import OutlierFeaturesError
+
+    try:
+        from capture.checkpoint import require_capture_extra
+
+        require_capture_extra()
+        from capture.session import CaptureSettings, run_capture
+
+        return run_capture(
+            CaptureSettings(
+                model=options.model,
+                command=("capture", *(a for a in arguments if a not in ("--overwrite", "--dry-run"))),
+                store=options.store,
+                text=options.text,
+                sequences=options.sequences,
+                length=options.length,
+                overlap=options.overlap,
+                bos=options.bos,
+                dtype=options.dtype,
+                device=options.device,
+                batch_size=options.batch_size,
+                sites=tuple(options.sites.split(",")) if options.sites else None,
+                seed=options.seed,
+                overwrite=options.overwrite,
+                dry_run=options.dry_run,
+                quiet=options.quiet,
+            )
+        )
+    except OutlierFeaturesError as error:
+        print(f"capture: error: {error}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        print("capture: interrupted; what is committed is safe, the same command continues", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

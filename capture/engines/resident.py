@@ -1,0 +1,79 @@
+"""The resident engine: the whole model is in memory and sequences go through it in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+import torch
+
+from capture.hooks import SiteHooks
+from capture.loss import decoder_of, token_nll
+from capture.model_facts import Skeleton
+from capture.plan import CapturePlan, batches
+from capture.sink import Sink
+from schemas.errors import CapacityError, InputError
+
+__all__ = ["capture_resident", "load_model"]
+
+
+def load_model(folder: Path, skeleton: Skeleton, device: torch.device) -> Any:
+    """The model of ``folder`` with its weights on ``device``, for inference, from safetensors only.
+
+    Raises InputError where the checkpoint does not fill the model: a tensor missing, of another shape, or damaged.
+    """
+    from transformers import AutoModelForCausalLM
+
+    options: dict[str, Any] = {}
+    if skeleton.facts.quantisation == "mxfp4":
+        from transformers import Mxfp4Config
+
+        # With native MXFP4 kernels the router is bypassed, and they exist for some GPUs only: dequantise.
+        options["quantization_config"] = Mxfp4Config(dequantize=True)
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=skeleton.dtype,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+            **options,
+        )
+        model = model.to(device)
+    except torch.OutOfMemoryError:
+        raise CapacityError(f"{folder} does not fit in the memory of {device}; use --device cpu") from None
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InputError(f"{folder}: the weights cannot be loaded: {str(error).strip()[:400]}") from error
+    missing = sorted(report["missing_keys"])
+    if missing or report["mismatched_keys"]:
+        wrong = [*missing, *(str(key) for key in report["mismatched_keys"])]
+        raise InputError(f"{folder}: {len(wrong)} tensors are missing or of the wrong shape, first {wrong[0]}")
+    model.eval()
+    return model
+
+
+def capture_resident(
+    model: Any,
+    plan: CapturePlan,
+    token_id: npt.NDArray[Any],
+    missing: Sequence[int],
+    sink: Sink,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> None:
+    """Run the ``missing`` sequences of ``token_id`` (sequence, position) through ``model``, their sites into ``sink``.
+
+    Raises CaptureError where a site does not fire exactly once, or with another shape or dtype.
+    """
+    decoder = decoder_of(model)
+    dimensions = plan.dimensions
+    with torch.inference_mode(), SiteHooks(model, plan.sites, dtype, sink.cell) as hooks:
+        for batch in batches(missing, dimensions.sequences, plan.batch_size):
+            ids = torch.from_numpy(token_id[batch.start : batch.stop]).to(device).long()
+            sink.begin(batch, missing)
+            hooks.expect(len(batch), dimensions.positions, dimensions.features)
+            output = decoder(input_ids=ids, use_cache=False)
+            hooks.check()
+            sink.finish(token_nll(model, ids, output, plan.loss_block_positions))

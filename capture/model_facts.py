@@ -1,0 +1,195 @@
+"""What a model is, computed from its configuration and the shapes of its parameters, never typed by hand.
+
+The model is built on torch's meta device: every module and shape, no memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+
+from schemas.errors import InputError
+
+__all__ = ["ModelFacts", "Skeleton", "build_skeleton", "expert_parameters"]
+
+DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
+    {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+)
+
+READABLE_QUANTISATION = ("mxfp4",)
+"""Quantised checkpoints that are dequantised on load; others are refused."""
+
+ROUTING_RULES: Mapping[str, str] = MappingProxyType(
+    {
+        # How the weights of the chosen experts arise, by model_type; read in each router's forward.
+        "mixtral": "softmax over top-k",
+        "gpt_oss": "softmax over top-k",
+        "olmoe": "softmax, then top-k",
+        "qwen2_moe": "softmax, then top-k",
+        "qwen3_moe": "softmax, then top-k",
+        "qwen3_next": "softmax, then top-k",
+        "glm4_moe": "sigmoid with bias correction, then top-k",
+        "deepseek_v3": "sigmoid with bias correction, grouped top-k",
+    }
+)
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """Counts and names of one model; parameters are counted once each, tied ones too."""
+
+    architecture: str
+    model_type: str
+    layers: int
+    hidden_size: int
+    vocabulary_size: int
+    max_positions: int | None
+    total_parameters: int
+    active_parameters: int
+    experts: int | None
+    shared_experts: int | None
+    top_k: int | None
+    routing: str | None
+    quantisation: str | None
+    native_dtype: str
+    parameter_bytes: int
+    attention_implementation: str | None
+    experts_implementation: str | None
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """A model without weights: its configuration, its modules on the meta device, and its facts."""
+
+    config: Any
+    model: Any
+    facts: ModelFacts
+    dtype: torch.dtype
+
+
+def _first(config: Any, *names: str) -> Any:
+    return next((getattr(config, name) for name in names if getattr(config, name, None) is not None), None)
+
+
+def native_dtype(config: Any) -> str:
+    """Name of the dtype that the checkpoint declares; float32 where it declares none, as transformers reads it."""
+    declared = _first(config, "dtype", "torch_dtype") or _first(config.get_text_config(), "dtype") or "float32"
+    return str(declared).removeprefix("torch.")
+
+
+def build_skeleton(folder: Path, dtype: str) -> Skeleton:
+    """The model in ``folder`` on the meta device, with ``dtype`` ("auto": the checkpoint's own).
+
+    Raises InputError for a configuration that transformers does not know, an encoder, or a quantisation that cannot
+    be dequantised on load.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    except (ValueError, KeyError, OSError) as error:
+        raise InputError(f"{folder}: config.json is not one transformers can read: {_sentence(error)}") from None
+    quantisation = getattr(config, "quantization_config", None)
+    if quantisation is not None and not isinstance(quantisation, dict):
+        quantisation = quantisation.to_dict()
+    method = (quantisation or {}).get("quant_method")
+    if method is not None and method not in READABLE_QUANTISATION:
+        raise InputError(
+            f"{folder} is quantised with {method}; readable here: unquantised and {', '.join(READABLE_QUANTISATION)}. "
+            "Use the checkpoint it was made from"
+        )
+    native = native_dtype(config)
+    chosen = native if dtype == "auto" else dtype
+    if chosen not in DTYPES:
+        raise InputError(f"the checkpoint's dtype is {chosen}; choose --dtype {', '.join(DTYPES)}")
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, dtype=DTYPES[chosen])
+    except ValueError as error:
+        raise InputError(
+            f"{folder}: {getattr(config, 'model_type', 'this model')} is no causal language model: {_sentence(error)}"
+        ) from None
+    return Skeleton(config, model, _facts(model, config, native, method), DTYPES[chosen])
+
+
+def _sentence(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return text[0][:200] if text else repr(error)
+
+
+def expert_parameters(model: Any, experts: int) -> int:
+    """How many parameters belong to routed experts: those of a module path with ``experts`` in it.
+
+    Fused experts are one tensor with a leading dimension of ``experts``; separate ones a list of that many modules.
+    """
+    total = 0
+    for name, parameter in model.named_parameters():
+        parts = name.split(".")
+        if "experts" not in parts:
+            continue
+        inside = parts[parts.index("experts") + 1 :]
+        if inside[0].isdigit() or (parameter.ndim and parameter.shape[0] == experts):
+            total += parameter.numel()
+    return total
+
+
+def _facts(model: Any, config: Any, native: str, quantisation: str | None) -> ModelFacts:
+    text = config.get_text_config()
+    experts = _first(text, "num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+    top_k = _first(text, "num_experts_per_tok", "num_experts_per_token", "top_k_experts", "moe_top_k", "moe_k")
+    total = sum(parameter.numel() for parameter in model.parameters())
+    routed = expert_parameters(model, experts) if experts else 0
+    active = total
+    if routed:
+        active = total - routed + routed * top_k // experts
+    else:
+        experts = top_k = None
+    embedding = model.get_input_embeddings().weight
+    output = model.get_output_embeddings()
+    if output is not None and output.weight is not embedding and not getattr(text, "tie_word_embeddings", False):
+        active -= embedding.numel()
+    return ModelFacts(
+        architecture=type(model).__name__,
+        model_type=str(config.model_type),
+        layers=int(text.num_hidden_layers),
+        hidden_size=int(text.hidden_size),
+        vocabulary_size=int(text.vocab_size),
+        max_positions=_max_positions(text),
+        total_parameters=total,
+        active_parameters=active,
+        experts=experts,
+        shared_experts=_shared_experts(model, text) if experts else None,
+        top_k=top_k,
+        routing=_routing(text) if experts else None,
+        quantisation=quantisation,
+        native_dtype=native,
+        parameter_bytes=sum(parameter.numel() * parameter.element_size() for parameter in model.parameters()),
+        attention_implementation=getattr(text, "_attn_implementation", None),
+        experts_implementation=getattr(text, "_experts_implementation", None) if experts else None,
+    )
+
+
+def _max_positions(text: Any) -> int | None:
+    """Positions that the model was made for; None where its position encoding has no end (ALiBi, recurrence)."""
+    value = _first(text, "max_position_embeddings", "n_positions")
+    return int(value) if value else None
+
+
+def _shared_experts(model: Any, text: Any) -> int:
+    """Experts that every token uses beside its routed ones: as configured, else 1 where a module says so."""
+    configured = _first(text, "n_shared_experts", "num_shared_experts", "moe_num_shared_experts")
+    if configured is not None:
+        return int(configured)
+    return int(any(name.rsplit(".", 1)[-1] in ("shared_expert", "shared_experts") for name, _ in model.named_modules()))
+
+
+def _routing(text: Any) -> str:
+    rule = ROUTING_RULES.get(text.model_type.removesuffix("_text"), "top-k")
+    if getattr(text, "norm_topk_prob", False):
+        rule += ", renormalised"
+    return rule

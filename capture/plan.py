@@ -1,0 +1,185 @@
+"""What a capture will do, worked out before it starts: arrays, bytes, memory, and whether it fits.
+
+Pure functions of the model's facts and the settings; ``--dry-run`` prints the plan, the engines follow it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from capture.model_facts import ModelFacts
+from capture.sites import Site
+from schemas.bits import Encoding
+from schemas.errors import InputError
+from schemas.layout import ArraySpec, Dimensions, plan_arrays
+
+__all__ = ["CapturePlan", "batches", "describe_plan", "human_bytes", "make_plan", "shortfalls"]
+
+EXPECTED_RATIO = {"bfloat16": 0.70, "float16": 0.87, "float32": 0.90}
+"""Compressed size over raw size of norm outputs under the store's codec, measured on SmolLM2-135M."""
+
+LOSS_BLOCK_BYTES = 64 * 2**20
+"""Float32 logits held at once: the loss is computed in blocks of positions of at most this size."""
+
+BASE_BYTES = 700 * 2**20
+"""Resident memory of Python, torch and transformers before a model is loaded."""
+
+QUEUE_BYTES = 256 * 2**20
+"""Slices that may wait for the writers; the model waits beyond that."""
+
+
+@dataclass(frozen=True)
+class CapturePlan:
+    """All that is decided before a capture starts."""
+
+    facts: ModelFacts
+    sites: tuple[Site, ...]
+    dimensions: Dimensions
+    encoding: Encoding
+    batch_size: int
+    arrays: tuple[ArraySpec, ...]
+
+    @property
+    def stored_sites(self) -> list[str]:
+        """Sites with arrays of their own."""
+        return [site.name for site in self.sites if site.alias is None]
+
+    @property
+    def raw_bytes(self) -> int:
+        """Bytes of all arrays before compression."""
+        return sum(array.raw_bytes for array in self.arrays)
+
+    @property
+    def expected_bytes(self) -> int:
+        """Bytes of the finished store as expected on disk."""
+        ratio = EXPECTED_RATIO[self.encoding.name]
+        return int(sum(array.raw_bytes * (ratio if "bits" in dict(array.attributes) else 1) for array in self.arrays))
+
+    @property
+    def loss_block_positions(self) -> int:
+        """Positions whose logits are computed at once."""
+        per_position = self.batch_size * self.facts.vocabulary_size * 4
+        return max(1, min(self.dimensions.positions, LOSS_BLOCK_BYTES // per_position))
+
+    @property
+    def working_bytes(self) -> int:
+        """Memory beside the weights: one batch's activations, position peaks, a block of logits, waiting slices."""
+        d = self.dimensions
+        hidden = self.batch_size * d.positions * d.features * self.encoding.itemsize
+        logits = 3 * self.batch_size * self.loss_block_positions * self.facts.vocabulary_size * 4
+        scores = 0
+        if self.facts.attention_implementation == "eager":
+            scores = 3 * self.batch_size * d.positions**2 * max(1, d.features // 64) * 4
+        queue = min(QUEUE_BYTES, 2 * d.layers * len(self.stored_sites) * hidden)
+        return 16 * hidden + 2 * len(self.stored_sites) * hidden + logits + scores + queue
+
+    @property
+    def memory_bytes(self) -> int:
+        """Peak memory of the resident engine: the whole model and one batch's work."""
+        return self.facts.parameter_bytes + self.working_bytes
+
+
+def make_plan(
+    facts: ModelFacts,
+    sites: Sequence[Site],
+    encoding: Encoding,
+    *,
+    sequences: int,
+    length: int,
+    batch_size: int,
+) -> CapturePlan:
+    """The plan of a capture; raises InputError where the settings contradict the model or each other."""
+    for flag, value in (("--sequences", sequences), ("--length", length), ("--batch-size", batch_size)):
+        if value < 1:
+            raise InputError(f"{flag} {value}: must be at least 1")
+    if facts.max_positions is not None and length > facts.max_positions:
+        raise InputError(
+            f"--length {length} is longer than the {facts.max_positions} positions that {facts.architecture} was made "
+            f"for; use --length {facts.max_positions} or less"
+        )
+    dimensions = Dimensions(facts.layers, sequences, length, facts.hidden_size)
+    stored = [site.name for site in sites if site.alias is None]
+    return CapturePlan(facts, tuple(sites), dimensions, encoding, batch_size, plan_arrays(dimensions, stored, encoding))
+
+
+def batches(missing: Sequence[int], sequences: int, batch_size: int) -> list[range]:
+    """The batches that hold a missing sequence. Batches start at multiples of ``batch_size``, so that a resumed run
+    puts each sequence in the same company, and so gets the same bits, as an uninterrupted one.
+
+    >>> batches([3, 4], sequences=6, batch_size=2)
+    [range(2, 4), range(4, 6)]
+    """
+    starts = sorted({sequence // batch_size * batch_size for sequence in missing})
+    return [range(start, min(start + batch_size, sequences)) for start in starts]
+
+
+def human_bytes(count: float) -> str:
+    """``1.5 GB``: bytes in decimal units, three significant digits."""
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if count < 999.5 or unit == "TB":
+            return f"{count:.0f} B" if unit == "B" else f"{count:.3g} {unit}"
+        count /= 1000
+    raise AssertionError("unreachable")
+
+
+def human_count(count: int) -> str:
+    """``30.5B``: a parameter count in the units that papers use."""
+    scale, unit = next(((10**e, u) for e, u in ((12, "T"), (9, "B"), (6, "M"), (3, "k")) if count >= 10**e), (1, ""))
+    return f"{count / scale:.3g}{unit}"
+
+
+def describe_plan(
+    plan: CapturePlan, *, model: str, store: str, device: str, available_bytes: int | None, disk_free_bytes: int
+) -> str:
+    """The plan as lines of text, for ``--dry-run``."""
+    facts, d = plan.facts, plan.dimensions
+    sites = ", ".join(f"{s.name} (same tensor as {s.alias})" if s.alias else s.name for s in plan.sites)
+    experts = ""
+    if facts.experts:
+        shared = f" + {facts.shared_experts} shared" if facts.shared_experts else ""
+        experts = f"; {facts.experts}{shared} experts, {facts.top_k} a token ({facts.routing})"
+    available = "unknown" if available_bytes is None else human_bytes(available_bytes)
+    rows = [
+        ("model", f"{model}: {facts.architecture}, {facts.layers} layers, hidden size {facts.hidden_size}{experts}"),
+        ("parameters", f"{human_count(facts.total_parameters)}, {human_count(facts.active_parameters)} active a token"),
+        ("dtype", f"{plan.encoding.name} (checkpoint: {facts.quantisation or facts.native_dtype})"),
+        ("sites", sites),
+        *((f"  {site.name}", _module_pattern(site)) for site in plan.sites),
+        ("tokens", f"{d.sequences} sequences x {d.positions} = {d.sequences * d.positions:,}"),
+        ("batches", f"{math.ceil(d.sequences / plan.batch_size)} of {plan.batch_size}"),
+        ("store", f"{store}: {human_bytes(plan.raw_bytes)} raw, about {human_bytes(plan.expected_bytes)} compressed, "
+                  f"{sum(array.chunk_count for array in plan.arrays):,} chunks"),
+        ("disk", f"{human_bytes(disk_free_bytes)} free"),
+        ("memory", f"about {human_bytes(plan.memory_bytes)} on {device} ({available} available): "
+                   f"weights {human_bytes(facts.parameter_bytes)}, work {human_bytes(plan.working_bytes)}"),
+    ]  # fmt: skip
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def _module_pattern(site: Site) -> str:
+    """Module paths with the layer number starred: ``model.layers.*.mlp``, several where layers differ."""
+    counts: dict[str, int] = {}
+    for path in site.modules:
+        head, child = path.rsplit(".", 1)
+        pattern = f"{head.rsplit('.', 1)[0]}.*.{child}"
+        counts[pattern] = counts.get(pattern, 0) + 1
+    return ", ".join(f"{pattern} ({count} layers)" for pattern, count in counts.items())
+
+
+def shortfalls(plan: CapturePlan, available_bytes: int | None, disk_free_bytes: int) -> list[str]:
+    """Why the capture cannot fit, one sentence each; empty where it can."""
+    reasons = []
+    if available_bytes is not None and plan.memory_bytes > available_bytes:
+        reasons.append(
+            f"the model needs about {human_bytes(plan.memory_bytes)} of memory and {human_bytes(available_bytes)} is "
+            "available: use a smaller model, a smaller --batch-size or --length, or a larger machine"
+        )
+    if plan.expected_bytes > disk_free_bytes:
+        reasons.append(
+            f"the store needs about {human_bytes(plan.expected_bytes)} of disk and {human_bytes(disk_free_bytes)} is "
+            "free: use fewer --sequences, one of --sites, or another --store"
+        )
+    return reasons

@@ -1,0 +1,405 @@
+"""One capture from start to end: find the model, plan, cut the text, open or create the store, run, report."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import fcntl
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+import zarr
+
+from capture.checkpoint import ModelSource, checkpoint_folder, find_model, fingerprint, weight_files
+from capture.corpus import Bos, Corpus, WindowSettings, load_tokenizer, parse_overlap, read_corpus, tokenizer_digest
+from capture.device import available_memory_bytes, choose_device, device_name
+from capture.engines.resident import capture_resident, load_model
+from capture.model_facts import Skeleton, build_skeleton
+from capture.plan import QUEUE_BYTES, CapturePlan, describe_plan, human_bytes, make_plan, shortfalls
+from capture.presets import PRESETS
+from capture.progress import Progress
+from capture.sink import Sink
+from capture.sites import find_sites
+from capture.text import TextSource, parse_text
+from schemas.bits import encoding_named
+from schemas.errors import CapacityError, SignatureError, StoreError
+from schemas.layout import nonfinite_name
+from schemas.provenance import (
+    FORMAT,
+    CorpusInfo,
+    ModelInfo,
+    RunInfo,
+    SignatureValue,
+    SiteInfo,
+    SoftwareInfo,
+    differences,
+)
+from schemas.run import Run, RunWriter, create_run, store_bytes
+
+__all__ = ["CaptureSettings", "run_capture"]
+
+
+@dataclass(frozen=True)
+class CaptureSettings:
+    """What the command line asked for; None where a flag was left to its default."""
+
+    model: str
+    command: tuple[str, ...]
+    store: str | None = None
+    text: str = "fineweb-edu"
+    sequences: int = 16
+    length: int = 2048
+    overlap: str = "0%"
+    bos: Bos = "auto"
+    dtype: str = "auto"
+    device: str = "auto"
+    batch_size: int | None = None
+    sites: tuple[str, ...] | None = None
+    seed: int | None = None
+    overwrite: bool = False
+    dry_run: bool = False
+    quiet: bool = False
+
+
+def run_capture(settings: CaptureSettings) -> int:
+    """Capture as ``settings`` say and print what came of it; the exit status.
+
+    Raises an error of ``schemas.errors`` where something stands in the way; the store is then resumable.
+    """
+    started = time.monotonic()
+    if settings.quiet or not sys.stderr.isatty():
+        transformers.utils.logging.disable_progress_bar()
+    text = parse_text(settings.text)
+    overlap = parse_overlap(settings.overlap)
+    source = find_model(settings.model)
+    store = Path(settings.store) if settings.store else source.default_store
+    device = choose_device(settings.device)
+    existing = _existing_run(store, settings.overwrite)
+
+    folder, revision = checkpoint_folder(source, weights=False)
+    preset_dtype = PRESETS[source.preset].dtype if source.preset else None
+    dtype = preset_dtype or "auto" if settings.dtype == "auto" else settings.dtype
+    skeleton = build_skeleton(folder, dtype)
+    encoding = encoding_named(str(skeleton.dtype).removeprefix("torch."))
+    batch_size = settings.batch_size
+    if batch_size is None:  # resuming keeps the batch size, which may decide the last bit of a sum
+        batch_size = existing.info.software.batch_size if existing else 1
+    plan = make_plan(
+        skeleton.facts,
+        find_sites(skeleton.model, settings.sites),
+        encoding,
+        sequences=settings.sequences,
+        length=settings.length,
+        batch_size=min(batch_size, settings.sequences) if batch_size > 0 else batch_size,
+    )
+    disk_free = shutil.disk_usage(_nearest_folder(store)).free
+    available = available_memory_bytes(device)
+    if settings.dry_run:
+        print(
+            describe_plan(
+                plan,
+                model=settings.model,
+                store=str(store),
+                device=str(device),
+                available_bytes=available,
+                disk_free_bytes=disk_free,
+            )
+        )
+    if existing is None or existing.complete_sequences() != list(range(plan.dimensions.sequences)):
+        reasons = shortfalls(plan, available, disk_free + (store_bytes(store) if existing else 0))
+        if reasons:
+            raise CapacityError("; ".join(reasons))
+    if settings.dry_run:
+        return 0
+
+    windows = WindowSettings(settings.sequences, settings.length, overlap, settings.bos, settings.seed)
+    corpus, corpus_info = _corpus(text, folder, windows, existing)
+    folder, revision = checkpoint_folder(source, weights=True)
+    info = _run_info(settings, source, revision, folder, plan, skeleton, corpus_info, device)
+    if existing is None:
+        if settings.overwrite and store.exists():
+            _discard(store)
+        create_run(store, info, plan.arrays, {"token_id": corpus.token_id, "token_mask": corpus.token_mask})
+    else:
+        _require_same(existing, info)
+    with _writing(store):
+        writer = RunWriter(store)
+        done = writer.complete_sequences()
+        missing = [sequence for sequence in range(settings.sequences) if sequence not in set(done)]
+        if missing:
+            _say(settings, _opening_line(store, plan, device, len(done)))
+            model = load_model(folder, skeleton, device)
+            threads = max(1, min(4, (os.cpu_count() or 2) // 2))
+            with (
+                Progress(settings.sequences, len(done), quiet=settings.quiet) as progress,
+                Sink(
+                    writer,
+                    plan.stored_sites,
+                    plan.dimensions,
+                    encoding,
+                    queue_bytes=QUEUE_BYTES,
+                    threads=threads,
+                    committed=progress.advance,
+                ) as sink,
+            ):
+                capture_resident(model, plan, corpus.token_id, missing, sink, skeleton.dtype, device)
+        else:
+            _say(settings, f"{store} is complete already; nothing to compute")
+    print(_summary(store, time.monotonic() - started, len(missing)))
+    return 0
+
+
+def _say(settings: CaptureSettings, line: str) -> None:
+    if not settings.quiet:
+        print(f"capture: {line}", file=sys.stderr, flush=True)
+
+
+def _opening_line(store: Path, plan: CapturePlan, device: torch.device, done: int) -> str:
+    d = plan.dimensions
+    resumed = f", {done} of them there already" if done else ""
+    return (
+        f"{d.layers} layers x {len(plan.stored_sites)} sites, {d.sequences} sequences of {d.positions}{resumed}, "
+        f"{plan.encoding.name} on {device}, resident engine -> {store}"
+    )
+
+
+def _existing_run(store: Path, overwrite: bool) -> Run | None:
+    """The run at ``store``, None where there is nothing or it is to be replaced; StoreError for anything else."""
+    if not store.exists():
+        return None
+    try:
+        run = Run(store)
+    except StoreError as error:
+        if overwrite and _is_run_store(store):
+            return None
+        raise StoreError(f"--store {store} exists and is no run that can be continued: {error}") from None
+    return None if overwrite else run
+
+
+def _is_run_store(store: Path) -> bool:
+    """Whether ``--overwrite`` may delete this folder: only what says that it is a run store, of any version."""
+    with contextlib.suppress(OSError, ValueError):
+        return f'"{FORMAT}"' in (store / "zarr.json").read_text(encoding="utf-8")
+    return False
+
+
+def _discard(store: Path) -> None:
+    trash = store.with_name(f"{store.name}.old-{os.getpid()}")
+    store.rename(trash)
+    shutil.rmtree(trash)
+
+
+def _nearest_folder(path: Path) -> Path:
+    path = path.absolute()
+    while not path.is_dir():
+        if path.exists() and path.parent == path:
+            break
+        path = path.parent
+    return path
+
+
+@contextlib.contextmanager
+def _writing(store: Path) -> Iterator[None]:
+    """Hold the store's lock. Alone in it, first sweep what a killed writer left half written."""
+    with (store / ".lock").open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StoreError(f"another capture is writing {store}; wait for it, or give another --store") from None
+        for partial in store.rglob("*.partial"):
+            partial.unlink(missing_ok=True)
+        yield
+
+
+def _corpus(text: TextSource, folder: Path, windows: WindowSettings, existing: Run | None) -> tuple[Corpus, CorpusInfo]:
+    """The windows and their provenance.
+
+    A dataset on the Hub is not streamed again for a store that already holds its windows: the stored ids are used.
+    """
+    tokenizer = load_tokenizer(folder)
+    digest = tokenizer_digest(tokenizer)
+    asked: dict[str, Any] = {
+        "source": text.name,
+        "config": text.config,
+        "split": text.split if text.is_remote else None,
+        "column": text.column if text.kind != "pydoc" else None,
+        "text_sha256": text.sha256(),
+        "sequences": windows.sequences,
+        "length": windows.length,
+        "overlap": f"{float(windows.overlap * 100):g}%",
+        "bos": windows.bos,
+        "shuffle_seed": windows.shuffle_seed,
+        "tokenizer_sha256": digest,
+    }
+    if text.is_remote and existing is not None:
+        held = existing.info.corpus
+        if all(getattr(held, key) == value for key, value in asked.items()):
+            corpus = Corpus(
+                existing.read("token_id"),
+                existing.read("token_mask"),
+                held.bos_added,
+                held.bos_token_id,
+                held.end_of_text_token or "",
+                held.end_of_text_token_id or 0,
+                held.documents_read or 0,
+                held.tokens_read or 0,
+            )
+            if corpus.token_sha256 == held.token_sha256:
+                return corpus, held
+    corpus = read_corpus(text, tokenizer, windows)
+    info = CorpusInfo(
+        **asked,
+        bos_added=corpus.bos_added,
+        bos_token_id=corpus.bos_token_id,
+        end_of_text_token=corpus.end_of_text_token,
+        end_of_text_token_id=corpus.end_of_text_token_id,
+        documents_read=corpus.documents_read,
+        tokens_read=corpus.tokens_read,
+        token_sha256=corpus.token_sha256,
+    )
+    return corpus, info
+
+
+def _run_info(
+    settings: CaptureSettings,
+    source: ModelSource,
+    revision: str | None,
+    folder: Path,
+    plan: CapturePlan,
+    skeleton: Skeleton,
+    corpus: CorpusInfo,
+    device: torch.device,
+) -> RunInfo:
+    facts = plan.facts
+    dtype = plan.encoding.name
+    model = ModelInfo(
+        name=settings.model if source.preset or source.folder is None else source.id,
+        id=source.id,
+        revision=revision,
+        weights=fingerprint(weight_files(folder)),
+        architecture=facts.architecture,
+        model_type=facts.model_type,
+        layers=facts.layers,
+        hidden_size=facts.hidden_size,
+        vocabulary_size=facts.vocabulary_size,
+        max_positions=facts.max_positions,
+        total_parameters=facts.total_parameters,
+        active_parameters=facts.active_parameters,
+        experts=facts.experts,
+        shared_experts=facts.shared_experts,
+        top_k=facts.top_k,
+        routing=facts.routing,
+        quantisation=facts.quantisation,
+        native_dtype=facts.native_dtype,
+        compute_dtype=dtype,
+        stored_dtype=dtype,  # type: ignore[arg-type]
+    )
+    software = SoftwareInfo(
+        outlier_features=metadata.version("outlier-features"),
+        python=platform.python_version(),
+        torch=torch.__version__,
+        transformers=transformers.__version__,
+        zarr=zarr.__version__,
+        engine="resident",
+        device=device.type,
+        device_name=device_name(device),
+        attention_implementation=facts.attention_implementation,
+        experts_implementation=facts.experts_implementation,
+        threads=torch.get_num_threads(),
+        batch_size=plan.batch_size,
+    )
+    config = hashlib.sha256((folder / "config.json").read_bytes()).hexdigest()
+    signature: dict[str, SignatureValue] = {
+        "model.id": model.id,
+        "model.revision": model.revision,
+        "model.weights": model.weights,
+        "model.config": config,
+        "model.dtype": dtype,
+        "sites": ",".join(site.name for site in plan.sites),
+        **{f"text.{key}": value for key, value in corpus.model_dump().items() if key not in NOT_SIGNED},
+        "batch_size": plan.batch_size,
+        "device": device.type,
+        "attention": facts.attention_implementation,
+        "experts": facts.experts_implementation,
+        "torch": software.torch,
+        "transformers": software.transformers,
+    }
+    return RunInfo(
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        command=list(settings.command),
+        bits=dtype,  # type: ignore[arg-type]
+        sites={site.name: SiteInfo(alias=site.alias, modules=list(site.modules)) for site in plan.sites},
+        model=model,
+        corpus=corpus,
+        software=software,
+        signature=signature,
+    )
+
+
+NOT_SIGNED = {"documents_read", "tokens_read", "end_of_text_token", "text_sha256"}
+"""Corpus attributes that decide no number beyond what the token ids' digest already covers."""
+
+
+def _require_same(existing: Run, wanted: RunInfo) -> None:
+    changed = differences(existing.info.signature, wanted.signature)
+    if changed:
+        listed = "\n".join(f"  {key}: {was!r} in the store, {now!r} now" for key, was, now in changed)
+        raise SignatureError(
+            f"{existing.path} was made with other settings:\n{listed}\n"
+            f"Continue it with: {shlex.join(existing.info.command)}\n"
+            "or give another --store, or --overwrite to replace it"
+        )
+
+
+def _summary(store: Path, seconds: float, computed: int) -> str:
+    """What the store holds and what to do next, as printed at the end."""
+    run = Run(store)
+    d = run.dimensions
+    raw = sum(run.array(name).nbytes for name in run.group.array_keys())
+    size = store_bytes(store)
+    nll = run.read("token_nll").astype(np.float64)
+    scored = nll[~np.isnan(nll)]
+    with np.errstate(over="ignore"):
+        perplexity = f"{float(np.exp(scored.mean())):.2f}" if scored.size else "none (one position has no next token)"
+    lines = [
+        f"tokens       {d.sequences * d.positions:,} ({d.sequences} sequences x {d.positions})",
+        f"raw          {human_bytes(raw)}",
+        f"compressed   {human_bytes(size)} (ratio {size / raw:.3f})",
+        f"seconds      {seconds:.1f}" + ("" if computed else " (nothing to compute)"),
+        f"perplexity   {perplexity}",
+    ]
+    bad = {site: run.read(nonfinite_name(site)) for site in run.info.stored_sites}
+    total = sum(int(counts.sum()) for counts in bad.values())
+    if total:
+        worst = _worst_cells(bad)
+        lines.append(f"non-finite   {total:,} values are NaN or infinite, most in {worst}")
+    else:
+        lines.append("non-finite   none")
+    command = shlex.join(["analyze", "--store", str(store), "--magnitude", "6"])
+    return "\n".join([*lines, f"store        {store}", f"next         {command}"])
+
+
+def _worst_cells(counts: dict[str, Any], most: int = 3) -> str:
+    cells: Sequence[tuple[int, str]] = sorted(
+        (
+            (int(total), f"{site} layer {layer} ({int(total):,})")
+            for site, held in counts.items()
+            for layer, total in enumerate(held.sum(axis=1))
+            if total
+        ),
+        key=lambda cell: -cell[0],
+    )
+    return ", ".join(label for _, label in cells[:most])

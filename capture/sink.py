@@ -1,0 +1,205 @@
+"""From hidden states to a store: peaks reduced where the tensor lives, slices written by threads while the model runs.
+
+Memory is bounded: slices wait in a queue of at most so many bytes, and a full queue makes the model wait. A batch's
+cells are committed only after all its data is on disk.
+"""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from schemas.bits import Encoding
+from schemas.errors import CaptureError, OutlierFeaturesError
+from schemas.layout import Dimensions, layer_peak_name, nonfinite_name, position_peak_name
+from schemas.run import RunWriter
+
+__all__ = ["Sink"]
+
+SIGNED = {2: torch.int16, 4: torch.int32}
+
+
+class ByteQueue:
+    """A pool of writer threads whose waiting work is bounded in bytes; the first failure is raised to the feeder."""
+
+    def __init__(self, threads: int, limit_bytes: int) -> None:
+        """``put`` blocks while more than ``limit_bytes`` wait."""
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="writer")
+        self._limit = limit_bytes
+        self._waiting = 0
+        self._room = threading.Condition()
+        self._error: BaseException | None = None
+
+    def put(self, task: Callable[[], None], size: int) -> Future[None]:
+        """Queue ``task``, which holds ``size`` bytes; raises what an earlier task raised."""
+        with self._room:
+            self._room.wait_for(lambda: self._waiting == 0 or self._waiting + size <= self._limit)
+            if self._error is not None:
+                raise self._error
+            self._waiting += size
+
+        def run() -> None:
+            try:
+                if self._error is None:
+                    task()
+            except BaseException as error:
+                self._error = self._error or error
+                raise
+            finally:
+                with self._room:
+                    self._waiting -= size
+                    self._room.notify_all()
+
+        return self._pool.submit(run)
+
+    def close(self, *, cancel: bool) -> None:
+        """Wait for all work, or drop what has not begun; raises what a task raised unless cancelled."""
+        self._pool.shutdown(wait=True, cancel_futures=cancel)
+        if self._error is not None and not cancel:
+            raise self._error
+
+
+class Sink:
+    """Takes a batch's hidden states site by site and layer by layer, then its losses; writes and commits them.
+
+    Use as a context manager: leaving it waits for everything to be committed, leaving it by an error drops what is
+    still queued. Order of calls for each batch: ``begin``, ``cell`` for every (site, layer), ``finish``.
+    """
+
+    def __init__(
+        self,
+        writer: RunWriter,
+        sites: Sequence[str],
+        dimensions: Dimensions,
+        encoding: Encoding,
+        *,
+        queue_bytes: int,
+        threads: int = 1,
+        committed: Callable[[int], None] = lambda sequences: None,
+    ) -> None:
+        """``committed(n)`` is called, from a writer thread, each time ``n`` more sequences are complete."""
+        self._writer = writer
+        self._sites = sites
+        self._dimensions = dimensions
+        self._encoding = encoding
+        self._queue = ByteQueue(threads, queue_bytes)
+        self._on_commit = committed
+        self._signed = SIGNED[encoding.itemsize]
+        self._batch = range(0)
+        self._wanted: list[int] = []
+        self._pending: list[Future[None]] = []
+        self._layer_peaks: dict[str, list[torch.Tensor]] = {}
+        self._position_peaks: dict[str, torch.Tensor] = {}
+        self._nonfinite: dict[str, list[torch.Tensor]] = {}
+        self._scratch: torch.Tensor | None = None
+
+    def __enter__(self) -> Sink:
+        """The sink itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Finish writing, or drop what is queued; a full disk becomes a CaptureError that says how to go on."""
+        try:
+            self._queue.close(cancel=error is not None)
+        except OSError as failure:
+            raise self._explained(failure) from failure
+
+    def begin(self, batch: range, wanted: Sequence[int]) -> None:
+        """Start a batch of sequences, of which only those ``wanted`` are written."""
+        self._batch = batch
+        self._wanted = [sequence for sequence in batch if sequence in set(wanted)]
+        self._pending = []
+        self._layer_peaks = {site: [] for site in self._sites}
+        self._nonfinite = {site: [] for site in self._sites}
+        self._position_peaks = {}
+
+    def cell(self, site: str, layer: int, hidden: torch.Tensor) -> None:
+        """One cell of the batch: ``hidden`` is (batch, position, feature) in the store's dtype, in layer order."""
+        if layer != len(self._layer_peaks[site]):
+            raise CaptureError(f"{site}: layer {layer} came where layer {len(self._layer_peaks[site])} was due")
+        bits = hidden.contiguous().view(self._signed)
+        if self._scratch is None or self._scratch.shape != bits.shape or self._scratch.device != bits.device:
+            self._scratch = torch.empty_like(bits)
+        magnitude = torch.bitwise_and(bits, self._encoding.sign_mask - 1, out=self._scratch)
+        peak = magnitude.amax(dim=1)
+        nonfinite = torch.zeros(bits.shape[0], dtype=torch.int64, device=bits.device)
+        if bool((peak >= self._encoding.infinity).any()):
+            nonfinite = (magnitude >= self._encoding.infinity).sum(dim=(1, 2))
+            magnitude.masked_fill_(magnitude > self._encoding.infinity, 0)  # a NaN is never a hit
+            peak = magnitude.amax(dim=1)
+        self._layer_peaks[site].append(peak)
+        self._nonfinite[site].append(nonfinite)
+        if site in self._position_peaks:
+            running = self._position_peaks[site]
+            torch.maximum(running, magnitude, out=running)
+        else:
+            self._position_peaks[site] = magnitude.clone()
+        # A copy: the model may go on to change the tensor in place while it waits to be written.
+        host = bits.clone() if bits.device.type == "cpu" else bits.cpu()
+        self._put(self._write_slices(site, layer, self._stored(host)), host.nbytes)
+
+    def finish(self, token_nll: torch.Tensor) -> None:
+        """End the batch: its peaks, counts and ``token_nll`` (batch, position), then, all written, its commit."""
+        at = [sequence - self._batch.start for sequence in self._wanted]
+        arrays: list[tuple[str, tuple[int | slice, ...], npt.NDArray[Any]]] = []
+        for site in self._sites:
+            layer_peaks = self._stored(torch.stack(self._layer_peaks[site]).cpu())
+            position_peaks = self._stored(self._position_peaks[site].cpu())
+            nonfinite = torch.stack(self._nonfinite[site]).cpu().numpy().astype(np.uint64)
+            for sequence, row in zip(self._wanted, at, strict=True):
+                everywhere = (slice(None), sequence)
+                arrays.append((layer_peak_name(site), everywhere, layer_peaks[:, row]))
+                arrays.append((position_peak_name(site), (sequence,), position_peaks[row]))
+                arrays.append((nonfinite_name(site), everywhere, nonfinite[:, row]))
+        losses = token_nll.float().cpu().numpy()
+        arrays += [("token_nll", (seq,), losses[row]) for seq, row in zip(self._wanted, at, strict=True)]
+        for name, index, values in arrays:
+            self._put(lambda n=name, i=index, v=values: self._writer.write(n, i, v), values.nbytes)  # type: ignore[misc]
+        pending, wanted = tuple(self._pending), self._wanted
+
+        def commit() -> None:
+            for future in pending:
+                future.result()
+            self._writer.commit(range(self._dimensions.layers), wanted)
+            self._on_commit(len(wanted))
+
+        self._put(commit, 0)
+
+    def _write_slices(self, site: str, layer: int, values: npt.NDArray[Any]) -> Callable[[], None]:
+        wanted, start = self._wanted, self._batch.start
+
+        def write() -> None:
+            for sequence in wanted:
+                self._writer.write(site, (layer, sequence), values[sequence - start])
+
+        return write
+
+    def _put(self, task: Callable[[], None], size: int) -> None:
+        try:
+            self._pending.append(self._queue.put(task, size))
+        except OSError as failure:
+            raise self._explained(failure) from failure
+
+    def _stored(self, bits: torch.Tensor) -> npt.NDArray[Any]:
+        """A host tensor of patterns as the NumPy dtype that the store keeps; no copy."""
+        return bits.numpy().view(self._encoding.stored)
+
+    def _explained(self, failure: OSError) -> OutlierFeaturesError:
+        if isinstance(failure, OutlierFeaturesError):
+            return failure
+        if failure.errno in (errno.ENOSPC, errno.EDQUOT):
+            return CaptureError(
+                f"the disk is full: {self._writer.path}. What is committed is safe; make room and run the same "
+                "command again"
+            )
+        return CaptureError(f"cannot write to {self._writer.path}: {failure.strerror or failure}")
