@@ -1,0 +1,61 @@
+"""From a store and a question to results: plan, one pass over peaks or slices, details where asked for."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from analyze.peaks import SequencePeaks, stored_peaks
+from analyze.plan import Plan, make_plan
+from analyze.progress import Progress, silent_progress
+from analyze.question import Question
+from analyze.results import Result, assemble
+from analyze.tally import take_tally
+from schemas.run import Run
+
+if TYPE_CHECKING:
+    from analyze.details import Details
+
+__all__ = ["answer"]
+
+
+def answer(store: str | os.PathLike[str], question: Question, progress: Progress = silent_progress) -> list[Result]:
+    """One result for each of the question's magnitudes, in their order.
+
+    Raises StoreError where ``store`` is no store, is partial or lacks what was asked of it, InputError for a site
+    that it has not, CorruptChunkError naming a chunk that fails its checksum.
+    """
+    run = Run(store)
+    plan = make_plan(run, question)
+
+    def source() -> Iterator[SequencePeaks]:
+        if plan.count_engine == "peaks":
+            return stored_peaks(run, plan)
+        from analyze.slices import sliced_peaks  # Dask and xarray take two seconds: only where they are used
+
+        return sliced_peaks(run, plan, progress)
+
+    tally = take_tally(plan, source)
+    details: Details | None = None
+    if question.details:
+        from analyze.details import measure_details
+
+        details = measure_details(run, plan, tally.units, progress)
+    return assemble(os.fspath(store), run.info, plan, tally, details, _perplexity(run, plan))
+
+
+def _perplexity(run: Run, plan: Plan) -> float | None:
+    """exp of the mean loss over the analysed tokens that have one, or None."""
+    if "token_nll" not in run:
+        return None
+    total, tokens = 0.0, 0
+    for sequence in plan.sequences:
+        losses = run.read("token_nll", (sequence,)).astype(np.float64)
+        finite = losses[np.isfinite(losses)]
+        total += float(finite.sum())
+        tokens += finite.size
+    return math.exp(total / tokens) if tokens else None

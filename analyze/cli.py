@@ -1,0 +1,129 @@
+"""The ``analyze`` command. Everything but the parser is imported when it is needed, so that ``--help`` is instant."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from analyze.definitions import DEFAULT_DEFINITION, DEFINITIONS
+from analyze.formats import FORMATS
+
+__all__ = ["main"]
+
+_DESCRIPTION = """\
+Count systematic outlier features in run stores that capture made: features whose magnitude reaches --magnitude in
+a share of the layers and at a share of the positions. Reads the store only: no model, no GPU. Any magnitude, share
+or definition can be asked of the same store."""
+
+_EXAMPLES = """\
+definitions (docs/definitions.md):
+  moe-table        (sequence, feature) pairs, summed over sequences; a layer is a (site, layer) cell
+  llm-int8         features, over all tokens pooled; a layer is a cell
+  llm-int8-block   features, over all tokens pooled; a layer is a block, hit if any of its sites is
+  majority         features that meet moe-table's rule in at least half of the sequences
+
+examples:
+  analyze --store runs/qwen3.zarr --magnitude 6
+  analyze --store runs/*.zarr --magnitude 6 --format markdown
+  analyze --store runs/qwen3.zarr --magnitude 2:12:0.25 --format csv > sweep.csv
+  analyze --store runs/qwen3.zarr --magnitude 6 --definition llm-int8 --layers 50% --positions 1/4
+  analyze --store runs/qwen3.zarr --magnitude 6 --details --features 25
+  analyze --store runs/qwen3.zarr --magnitude 6 --engine slices --format json
+
+exit status: 0 answered, 1 failed, 2 input that cannot be used, 130 interrupted"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="analyze",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--store", nargs="+", action="extend", required=True, metavar="PATH", help="run stores, a row each")
+    add("--magnitude", default="6", metavar="M", help="6 (default), a list 4,6,8, or a range START:STOP:STEP")
+    add("--layers", default="25%", metavar="SHARE", help="least share of layers (default 25%%)")
+    add("--positions", default="6%", metavar="SHARE", help="least share of positions (default 6%%)")
+    add(
+        "--definition",
+        default=DEFAULT_DEFINITION,
+        choices=tuple(DEFINITIONS),
+        help=f"what is counted; see below (default {DEFAULT_DEFINITION})",
+    )
+    add("--sites", metavar="SITE,...", help="sites to look at (default: all that the store holds, each tensor once)")
+    add(
+        "--engine",
+        default="auto",
+        choices=("auto", "peaks", "slices"),
+        help="answer from the stored peaks (default), or anew from the slices: slower, the same numbers",
+    )
+    add("--details", action="store_true", help="also hits, ties, one-sided features, quartiles: a pass over the slices")
+    add("--partial", action="store_true", help="of a store that is not finished, analyse the complete sequences")
+    add("--format", default="table", choices=tuple(FORMATS), help="how to print the answer (default table)")
+    add(
+        "--features",
+        type=_feature_count,
+        metavar="N",
+        help="list the N features with the largest critical magnitude, or all; 0 for none",
+    )
+    add("-q", "--quiet", action="store_true", help="no progress on stderr")
+    return parser
+
+
+def _feature_count(text: str) -> int:
+    if text == "all":
+        return sys.maxsize
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of features: write 25, 0 or all")
+    return int(text)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command with ``argv`` (default: the process's own); returns its exit status."""
+    try:
+        arguments = _parser().parse_args(argv)
+    except SystemExit as leaving:
+        return int(leaving.code or 0)
+    from schemas.errors import OutlierFeaturesError
+
+    try:
+        return _run(arguments)
+    except OutlierFeaturesError as error:
+        print(f"analyze: error: {error}", file=sys.stderr)
+        return error.exit_status
+    except BrokenPipeError:  # the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        print(f"analyze: error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("analyze: interrupted", file=sys.stderr)
+        return 130
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from analyze.answer import answer
+    from analyze.formats import render
+    from analyze.progress import shown_progress, silent_progress
+    from analyze.question import ask
+
+    question = ask(
+        arguments.magnitude,
+        layers=arguments.layers,
+        positions=arguments.positions,
+        definition=arguments.definition,
+        sites=arguments.sites,
+        engine=arguments.engine,
+        details=arguments.details,
+        partial=arguments.partial,
+    )
+    progress = silent_progress if arguments.quiet else shown_progress
+    results = [result for store in arguments.store for result in answer(store, question, progress)]
+    for piece in render(results, arguments.format, arguments.features):
+        sys.stdout.write(piece)
+    sys.stdout.flush()
+    return 0

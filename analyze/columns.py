@@ -1,0 +1,147 @@
+"""The columns of the tables that people read, as data: a heading, and the text of a row's cell below it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from analyze.quantities import decimal_text
+from analyze.results import Feature, Result
+
+__all__ = [
+    "DETAIL_COLUMNS",
+    "MAGNITUDE",
+    "MODEL_COLUMNS",
+    "RESULT_COLUMNS",
+    "Column",
+    "document_columns",
+    "feature_columns",
+    "rows_of",
+    "title_of",
+]
+
+Row = TypeVar("Row")
+
+
+@dataclass(frozen=True)
+class Column(Generic[Row]):
+    """A heading and the cell below it; ``right`` for numbers."""
+
+    heading: str
+    text: Callable[[Row], str]
+    right: bool = True
+
+
+def _parameters(count: int) -> str:
+    """A parameter count as papers write it: 135M, 1.3B, 30.5B."""
+    for size, letter in ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "K")):
+        if count >= size:
+            rounded = f"{count / size:.1f}".removesuffix(".0") if count < 100 * size else f"{count / size:.0f}"
+            return rounded + letter
+    return str(count)
+
+
+def _experts(result: Result) -> str:
+    model = result.info.model
+    if not model.experts:
+        return "-"
+    return f"{model.experts:,}+{model.shared_experts} shared" if model.shared_experts else f"{model.experts:,}"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}%"
+
+
+def _value(value: float) -> str:
+    return f"{value:.6g}"
+
+
+def _per_sequence(result: Result) -> str:
+    mean = f"{result.outliers_per_sequence:,.1f}"
+    if result.interval is None:
+        return mean
+    low, high = result.interval
+    places = 1 if high < 100 else 0
+    return f"{mean} [{low:,.{places}f}, {high:,.{places}f}]"
+
+
+def _quartiles(result: Result) -> str:
+    found = None if result.detail is None else result.detail.quartiles
+    if found is None:
+        return "-"
+    return ", ".join(f"{value:.4g}" for value in (found.first, found.median, found.third))
+
+
+def _most_common(result: Result) -> str:
+    detail = result.detail
+    if detail is None or detail.most_common is None:
+        return "-"
+    return f"{detail.most_common} ({detail.most_common_hits:,} hits)"
+
+
+MODEL_COLUMNS: tuple[Column[Result], ...] = (
+    Column("Model", lambda r: r.info.model.name, right=False),
+    Column("Total", lambda r: _parameters(r.info.model.total_parameters)),
+    Column("Active", lambda r: _parameters(r.info.model.active_parameters)),
+    Column("Experts", _experts),
+    Column("Top-k", lambda r: "-" if r.info.model.top_k is None else str(r.info.model.top_k)),
+    Column("Routing", lambda r: r.info.model.routing or "-", right=False),
+)
+
+MAGNITUDE: Column[Result] = Column("Magnitude", lambda r: decimal_text(r.magnitude))
+
+RESULT_COLUMNS: tuple[Column[Result], ...] = (
+    Column("Outliers", lambda r: f"{r.outliers:,}"),
+    Column("Unique features", lambda r: f"{r.unique_features:,}"),
+    Column("Per sequence [95%]", _per_sequence),
+    Column("Mean L%", lambda r: _percent(r.mean_layer_percent)),
+    Column("Mean S%", lambda r: _percent(r.mean_position_percent)),
+)
+
+DETAIL_COLUMNS: tuple[Column[Result], ...] = (
+    Column("Hits", lambda r: "-" if r.detail is None else f"{int(r.detail.hits.sum()):,}"),
+    Column("Ties", lambda r: "-" if r.ties is None else f"{r.ties:,}"),
+    Column("One-sided", lambda r: "-" if r.detail is None else f"{int(r.detail.one_sided.sum()):,}"),
+    Column("Most common feature", _most_common),
+    Column("Quartiles of its hits", _quartiles),
+)
+
+FEATURE_COLUMNS: tuple[Column[Feature], ...] = (
+    Column("Sequence", lambda f: "all" if f.sequence is None else str(f.sequence)),
+    Column("Feature", lambda f: str(f.feature)),
+    Column("L%", lambda f: _percent(f.layer_percent)),
+    Column("S%", lambda f: _percent(f.position_percent)),
+    Column("Peak", lambda f: _value(f.peak)),
+    Column("Critical magnitude", lambda f: _value(f.critical_magnitude)),
+    Column("Hits", lambda f: "-" if f.hits is None else f"{f.hits:,}"),
+    Column("One-sided", lambda f: "-" if f.one_sided is None else ("yes" if f.one_sided else "no")),
+)
+
+
+def rows_of(rows: Iterable[Any], columns: Sequence[Column[Any]]) -> list[list[str]]:
+    """The cells below ``columns``, as text."""
+    return [[column.text(row) for column in columns] for row in rows]
+
+
+def feature_columns(result: Result) -> tuple[Column[Feature], ...]:
+    """Columns of a result's features: no sequence where the unit has none, no details where none were asked for."""
+    left_out = set()
+    if result.tally.units.sequence is None:
+        left_out.add("Sequence")
+    if result.detail is None:
+        left_out |= {"Hits", "One-sided"}
+    return tuple(column for column in FEATURE_COLUMNS if column.heading not in left_out)
+
+
+def title_of(result: Result) -> str:
+    """What a table of a result's features is headed with."""
+    return f"{result.info.model.name} at magnitude {decimal_text(result.magnitude)}"
+
+
+def document_columns(results: Sequence[Result]) -> Iterator[tuple[Column[Result], ...]]:
+    """Columns of each table of results in a document, where every row says all there is to say."""
+    sweep = len({result.magnitude for result in results}) > 1
+    yield (*MODEL_COLUMNS, *((MAGNITUDE,) if sweep else ()), *RESULT_COLUMNS)
+    if results[0].detail is not None:
+        yield (MODEL_COLUMNS[0], MAGNITUDE, *DETAIL_COLUMNS)

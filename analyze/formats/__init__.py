@@ -1,0 +1,29 @@
+"""Output formats: a module each, with ``render(results, limit)`` that yields the text in pieces."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from analyze.results import Result
+
+__all__ = ["FORMATS", "render"]
+
+FORMATS: Mapping[str, str] = MappingProxyType(
+    {
+        "table": "analyze.formats.terminal",
+        "json": "analyze.formats.json_document",
+        "csv": "analyze.formats.comma_separated",
+        "markdown": "analyze.formats.markdown",
+        "latex": "analyze.formats.latex",
+    }
+)
+
+
+def render(results: Sequence[Result], form: str, limit: int | None = None) -> Iterator[str]:
+    """``results`` in the format called ``form``; ``limit`` is how many features of each, None for its default."""
+    pieces: Iterator[str] = importlib.import_module(FORMATS[form]).render(results, limit)
+    return pieces

@@ -1,0 +1,103 @@
+"""Results as a person reads them in a terminal: the table, the features of a single result, then what it all means."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import textwrap
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Any
+
+import tabulate
+
+from analyze.columns import (
+    DETAIL_COLUMNS,
+    MAGNITUDE,
+    MODEL_COLUMNS,
+    RESULT_COLUMNS,
+    Column,
+    feature_columns,
+    rows_of,
+    title_of,
+)
+from analyze.results import Result
+from analyze.wording import notes
+
+__all__ = ["render"]
+
+_SHOWN_FEATURES = 10
+
+
+def _layout(
+    rows: list[list[str]],
+    columns: Sequence[Column[Any]],
+    headings: list[str] | None = None,
+    widths: list[int | None] | None = None,
+) -> str:
+    tabulate.MIN_PADDING = 0  # two blanks on each side of a heading cost a twelve-column table a quarter of its width
+    return tabulate.tabulate(
+        rows,
+        headings or [column.heading for column in columns],
+        "simple",
+        disable_numparse=True,
+        colalign=["right" if column.right else "left" for column in columns],
+        maxcolwidths=widths,
+    )
+
+
+def _by_store(results: Sequence[Result]) -> Iterator[list[Result]]:
+    for _, group in groupby(results, key=lambda result: id(result.plan)):
+        yield list(group)
+
+
+def render(results: Sequence[Result], limit: int | None) -> Iterator[str]:
+    """A row per store, or at several magnitudes a table per store; features of a single result; the notes."""
+    width = max(60, shutil.get_terminal_size((100, 24)).columns)
+    if all(len(group) == 1 for group in _by_store(results)):
+        yield _fitted(results, (*MODEL_COLUMNS, *RESULT_COLUMNS), width) + "\n"
+    else:
+        for number, group in enumerate(_by_store(results)):
+            yield ("\n" if number else "") + _model_line(group[0]) + "\n"
+            yield _layout(rows_of(group, (MAGNITUDE, *RESULT_COLUMNS)), (MAGNITUDE, *RESULT_COLUMNS)) + "\n"
+    if results[0].detail is not None:
+        columns = (MODEL_COLUMNS[0], MAGNITUDE, *DETAIL_COLUMNS)
+        yield "\n" + _fitted(results, columns, width) + "\n"
+    shown = limit if limit is not None else (_SHOWN_FEATURES if len(results) == 1 else 0)
+    for result in results:
+        if shown and result.outliers:
+            yield f"\n{title_of(result)}: {_shown_words(result, shown)}\n"
+            listed = feature_columns(result)
+            yield _layout(rows_of(result.features(shown), listed), listed) + "\n"
+    yield "\n"
+    for line in notes(results):
+        yield textwrap.fill(line, min(width, 110), subsequent_indent="  ", break_on_hyphens=False) + "\n"
+
+
+def _shown_words(result: Result, shown: int) -> str:
+    what = "pairs" if result.plan.question.definition.unit == "sequence-feature" else "features"
+    if result.outliers <= shown:
+        return f"all {result.outliers:,} {what}, by critical magnitude"
+    return f"the {shown:,} of {result.outliers:,} {what} with the largest critical magnitude (--features all for more)"
+
+
+def _model_line(result: Result) -> str:
+    cells = {column.heading: column.text(result) for column in MODEL_COLUMNS}
+    facts = f"{cells['Model']}: {cells['Total']} parameters, {cells['Active']} active"
+    if cells["Experts"] != "-":
+        facts += f", {cells['Experts']} experts, top {cells['Top-k']}, {cells['Routing']}"
+    return facts
+
+
+def _fitted(results: Sequence[Result], columns: Sequence[Column[Result]], width: int) -> str:
+    """The table, its headings and then its widest texts wrapped as far as needed for ``width``."""
+    cells = rows_of(results, columns)
+    text = _layout(cells, columns)
+    headings = [re.sub(r" |(?<=Top)", "\n", column.heading) for column in columns]
+    cells = [[cell.replace(" [", "\n[") for cell in row] for row in cells]
+    for routing, model in ((40, 40), (24, 24), (18, 18), (14, 14), (11, 14), (8, 14), (8, 11)):
+        if max(map(len, text.splitlines())) <= width:
+            break
+        longest = {"Model": model, "Routing": routing, "Experts": 8}
+        text = _layout(cells, columns, headings, [longest.get(column.heading) for column in columns])
+    return text

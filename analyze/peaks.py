@@ -1,0 +1,72 @@
+"""A sequence's peaks, from the arrays that capture reduced: what every preset needs, at every threshold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from analyze.order import kth_largest
+from analyze.plan import Plan
+from schemas.errors import StoreError
+from schemas.layout import layer_peak_name, nonfinite_name, position_peak_name
+from schemas.run import Run
+
+__all__ = ["PeakSource", "SequencePeaks", "critical_patterns", "stored_peaks"]
+
+Patterns = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class SequencePeaks:
+    """What one sequence contributes, as sign-cleared patterns of the store's encoding.
+
+    ``layer``: (site, layer, feature), the maximum over positions. ``position``: (position, feature), the maximum
+    over layers and chosen sites. ``nonfinite``: how many of the sequence's values are NaN or infinite.
+    """
+
+    sequence: int
+    layer: Patterns
+    position: Patterns
+    nonfinite: int
+
+
+PeakSource = Callable[[], Iterator[SequencePeaks]]
+"""Gives the peaks of each analysed sequence in turn; called again where an answer takes another pass."""
+
+
+def stored_peaks(run: Run, plan: Plan) -> Iterator[SequencePeaks]:
+    """The peaks that the store holds, one sequence in memory at a time.
+
+    Raises StoreError where a peak was never written although its cell is committed, CorruptChunkError where a chunk
+    fails its checksum.
+    """
+    for sequence in plan.sequences:
+        layer = np.stack([_read(run, layer_peak_name(a), (slice(None), sequence)) for a in plan.arrays])
+        position = _read(run, position_peak_name(plan.arrays[0]), (sequence,))
+        for array in plan.arrays[1:]:
+            np.maximum(position, _read(run, position_peak_name(array), (sequence,)), out=position)
+        nonfinite = sum(int(run.read(nonfinite_name(a), (slice(None), sequence)).sum()) for a in plan.arrays)
+        yield SequencePeaks(sequence, layer, position, nonfinite)
+
+
+def _read(run: Run, name: str, index: tuple[int | slice, ...]) -> Patterns:
+    patterns: Patterns = run.read(name, index).view(run.encoding.unsigned)
+    if patterns.max(initial=0) > run.encoding.infinity:
+        raise StoreError(
+            f"{run.path}: {name} of sequence {index[-1]} has values that were never written, although the store says "
+            "they are: a file is missing. Restore it from a copy, or capture the run again with --overwrite"
+        )
+    return patterns
+
+
+def critical_patterns(layers: Patterns, positions: Patterns, layers_needed: int, positions_needed: int) -> Patterns:
+    """The largest magnitude at which each feature still meets both shares: (feature,) patterns.
+
+    ``layers`` (layer unit, feature) and ``positions`` (position, feature) are peaks. m* of docs/definitions.md.
+    """
+    critical: Patterns = np.minimum(kth_largest(layers, layers_needed), kth_largest(positions, positions_needed))
+    return critical

@@ -1,0 +1,158 @@
+"""What answering a question from a store takes, decided before anything is read: pure integers."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+import numpy.typing as npt
+
+from analyze.question import Question
+from schemas.bits import Encoding, magnitude_value, threshold_bits
+from schemas.errors import InputError, StoreError
+from schemas.layout import Dimensions, layer_peak_name, position_peak_name
+from schemas.run import Run
+
+__all__ = ["MAX_DETAILED_THRESHOLDS", "Plan", "make_plan"]
+
+MAX_DETAILED_THRESHOLDS = 256
+"""Most distinct thresholds of one detailed question: hit counts are kept per unit and threshold while reading."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A question made definite for one store.
+
+    ``sequences`` are the ones analysed; ``arrays`` the stored arrays of the sites, in their order. ``thresholds``
+    are the distinct bit patterns of the magnitudes, ascending, and ``threshold_of`` says for each magnitude which
+    one is its own. ``layers_total`` is C of docs/definitions.md (cells or blocks), ``positions_total`` the positions
+    of one scope.
+    """
+
+    question: Question
+    sites: tuple[str, ...]
+    arrays: tuple[str, ...]
+    sequences: tuple[int, ...]
+    dimensions: Dimensions
+    encoding: Encoding
+    thresholds: tuple[int, ...]
+    threshold_of: tuple[int, ...]
+    layers_total: int
+    layers_needed: int
+    positions_total: int
+    positions_needed: int
+    sequences_needed: int | None
+    count_engine: str
+
+    @property
+    def partial(self) -> bool:
+        """True where sequences of the store are left out because they are not complete."""
+        return len(self.sequences) < self.dimensions.sequences
+
+    @property
+    def sequence_positions_needed(self) -> int:
+        """Positions that a feature needs when the rule is applied to one sequence alone."""
+        return self.question.positions.of(self.dimensions.positions)
+
+    @property
+    def answered_from(self) -> str:
+        """Which arrays the answer comes from: ``peaks``, ``slices`` or ``peaks+slices``."""
+        return "peaks+slices" if self.question.details and self.count_engine == "peaks" else self.count_engine
+
+    def is_exact(self, magnitude: Fraction) -> bool:
+        """True where the store's encoding holds the magnitude itself, so that a hit can be a tie."""
+        pattern = threshold_bits(magnitude, self.encoding)
+        return pattern < self.encoding.infinity and magnitude_value(pattern, self.encoding) == magnitude
+
+    def layer_units(self, layer_peak: npt.NDArray[np.unsignedinteger]) -> npt.NDArray[np.unsignedinteger]:
+        """Peaks of (site, layer, feature) as (layer unit, feature): every cell, or the larger cell of each block."""
+        if self.question.definition.layer_unit == "block":
+            return np.asarray(layer_peak.max(axis=0))
+        return layer_peak.reshape(-1, layer_peak.shape[-1])
+
+
+def make_plan(run: Run, question: Question) -> Plan:
+    """How ``question`` is answered from ``run``.
+
+    Raises InputError for a site that the store has not, and StoreError for a partial store without ``partial``, or
+    one that does not hold what the engine reads.
+    """
+    dimensions, definition = run.dimensions, question.definition
+    sites = _sites(run, question)
+    arrays = tuple(run.info.site_array(site) for site in sites)
+    count_engine = "peaks" if question.engine == "auto" else question.engine
+    _require(run, arrays, count_engine, question.details)
+    sequences = _sequences(run, question)
+    layers_total = dimensions.layers * (1 if definition.layer_unit == "block" else len(sites))
+    positions_total = dimensions.positions * (len(sequences) if definition.scope == "pooled" else 1)
+    share = definition.sequence_share
+    patterns = [threshold_bits(magnitude, run.encoding) for magnitude in question.magnitudes]
+    thresholds = tuple(sorted(set(patterns)))
+    if question.details and len(thresholds) > MAX_DETAILED_THRESHOLDS:
+        raise InputError(
+            f"--details at {len(thresholds):,} distinct magnitudes; the limit is {MAX_DETAILED_THRESHOLDS}: "
+            "take a larger step, or leave out --details"
+        )
+    return Plan(
+        question=question,
+        sites=sites,
+        arrays=arrays,
+        sequences=sequences,
+        dimensions=dimensions,
+        encoding=run.encoding,
+        thresholds=thresholds,
+        threshold_of=tuple(thresholds.index(pattern) for pattern in patterns),
+        layers_total=layers_total,
+        layers_needed=question.layers.of(layers_total),
+        positions_total=positions_total,
+        positions_needed=question.positions.of(positions_total),
+        sequences_needed=None if share is None else math.ceil(share * len(sequences)),
+        count_engine=count_engine,
+    )
+
+
+def _sites(run: Run, question: Question) -> tuple[str, ...]:
+    stored = tuple(run.info.stored_sites)
+    if question.sites is None:
+        return stored
+    for site in question.sites:
+        if site not in run.info.sites:
+            raise InputError(f"{run.path} has no site {site!r}; it has: {', '.join(run.info.sites)}")
+    return question.sites
+
+
+def _require(run: Run, arrays: tuple[str, ...], count_engine: str, details: bool) -> None:
+    if count_engine == "peaks":
+        for array in arrays:
+            for name in (layer_peak_name(array), position_peak_name(array)):
+                if name not in run:
+                    raise StoreError(f"{run.path} has no array {name!r}; answer from its slices with --engine slices")
+    if count_engine == "slices" or details:
+        for array in arrays:
+            if array not in run:
+                flag = "--details" if details else "--engine slices"
+                raise StoreError(
+                    f"{run.path} holds peaks only, no slices of {array!r}, which {flag} reads: leave out {flag}, "
+                    "or capture the model again and keep the slices"
+                )
+
+
+def _sequences(run: Run, question: Question) -> tuple[int, ...]:
+    committed = run.committed()
+    complete = tuple(int(sequence) for sequence in np.flatnonzero(committed.all(axis=0)))
+    if len(complete) == committed.shape[1]:
+        return complete
+    missing, total = int((~committed).sum()), committed.size
+    lacking = (
+        f"{run.path} is partial: {missing:,} of its {total:,} (layer, sequence) cells are missing and "
+        f"{len(complete)} of {committed.shape[1]} sequences are complete. "
+        f"Finish it with: {shlex.join(run.info.command)}"
+    )
+    if not complete:
+        raise StoreError(lacking)
+    if not question.partial:
+        raise StoreError(f"{lacking} -- or analyse the complete sequences only with --partial")
+    return complete

@@ -1,0 +1,35 @@
+"""Progress through sequences, on stderr: a bar on a terminal, a line now and then elsewhere, or nothing."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+
+__all__ = ["Progress", "shown_progress", "silent_progress"]
+
+Progress = Callable[[Iterable[int], str], Iterable[int]]
+"""Passes sequences through while showing how far along they are; the text says what they are read for."""
+
+_SECONDS_BETWEEN_LINES = 15.0
+
+
+def silent_progress(sequences: Iterable[int], _: str) -> Iterable[int]:
+    """The sequences as they are."""
+    return sequences
+
+
+def shown_progress(sequences: Iterable[int], label: str) -> Iterator[int]:
+    """The sequences, shown on stderr as they go by."""
+    listed = list(sequences)
+    if sys.stderr.isatty():
+        from tqdm import tqdm
+
+        yield from tqdm(listed, desc=label, unit="sequence", leave=False, file=sys.stderr)
+        return
+    told = time.monotonic()
+    for done, sequence in enumerate(listed):
+        if time.monotonic() - told >= _SECONDS_BETWEEN_LINES:
+            print(f"analyze: {label}: {done} of {len(listed)} sequences", file=sys.stderr, flush=True)
+            told = time.monotonic()
+        yield sequence

@@ -1,0 +1,137 @@
+"""Magnitudes and shares as they are typed, turned into exact fractions: ``6``, ``2:12:0.25``, ``25%``, ``1/4``.
+
+Nothing here rounds: ``ceil(0.07 * 100)`` in floating point is 8, and that is the bug this file exists to avoid.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+
+from schemas.errors import InputError
+
+__all__ = ["MAX_MAGNITUDES", "Share", "decimal_text", "parse_magnitudes", "parse_share"]
+
+MAX_MAGNITUDES = 10_000
+"""Most magnitudes of one question."""
+
+_DECIMAL = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
+_MOST_CHARACTERS = 80
+
+
+@dataclass(frozen=True)
+class Share:
+    """A share of layers or positions: as it was typed, and exactly."""
+
+    text: str
+    value: Fraction
+
+    def of(self, total: int) -> int:
+        """The smallest count that is at least this share of ``total``.
+
+        >>> parse_share("7%", "--positions").of(100)
+        7
+        """
+        return math.ceil(self.value * total)
+
+
+def decimal_text(value: Fraction) -> str:
+    """A fraction whose denominator divides a power of ten, written out: ``6``, ``2.25``.
+
+    >>> decimal_text(Fraction(9, 4))
+    '2.25'
+    """
+    places = 0
+    while (value * 10**places).denominator != 1:
+        places += 1
+    digits = str(int(value * 10**places)).rjust(places + 1, "0")
+    return f"{digits[:-places]}.{digits[-places:]}" if places else digits
+
+
+def parse_share(text: str, flag: str) -> Share:
+    """The share written as a percentage, a decimal or a fraction; raises InputError unless it is in (0, 1].
+
+    >>> parse_share("25%", "--layers").value, parse_share("1/4", "--layers").value
+    (Fraction(1, 4), Fraction(1, 4))
+    """
+    typed = text.strip()
+    form = re.fullmatch(r"([0-9]+\.?[0-9]*|\.[0-9]+)\s*(%?)|([0-9]+)/([0-9]+)", typed)
+    if form is None or len(typed) > _MOST_CHARACTERS:
+        raise InputError(f"{flag} {_shown(text)} is not a share: write a percentage such as 25%, or 0.25, or 1/4")
+    number, percent, above, below = form.groups()
+    if number is not None:
+        value = Fraction(number) / (100 if percent else 1)
+    else:
+        if int(below) == 0:
+            raise InputError(f"{flag} {text!r} divides by zero: write a percentage such as 25%, or 0.25, or 1/4")
+        value = Fraction(int(above), int(below))
+    if value <= 0:
+        raise InputError(f"{flag} {text!r} is nothing: a share is more than 0, for example 25%")
+    if value > 1:
+        meant = f"; did you mean {typed}%?" if number is not None and not percent and value <= 100 else ""
+        raise InputError(f"{flag} {text!r} is more than the whole: a share is at most 100%{meant}")
+    return Share(typed, value)
+
+
+def parse_magnitudes(text: str) -> tuple[Fraction, ...]:
+    """The magnitudes of ``6``, of a list ``4,6,8`` or of a range ``START:STOP:STEP``, exactly, each once, in order.
+
+    A range holds STOP when a step lands on it. Raises InputError for what is no number, negative, not finite, a
+    step that is not positive, or more than ``MAX_MAGNITUDES`` of them.
+
+    >>> [str(magnitude) for magnitude in parse_magnitudes("2:3:0.25")]
+    ['2', '9/4', '5/2', '11/4', '3']
+    """
+    found: dict[Fraction, None] = {}
+    for part in text.split(","):
+        ends = part.split(":")
+        if len(ends) == 1:
+            found[_magnitude(part, text)] = None
+        elif len(ends) == 3:
+            start, stop, step = (_magnitude(end, text) for end in ends)
+            found.update(dict.fromkeys(_range(part, start, stop, step)))
+        else:
+            raise InputError(f"--magnitude {_shown(part)} is not a range: write START:STOP:STEP, for example 2:12:0.25")
+        if len(found) > MAX_MAGNITUDES:
+            raise _too_many(part, len(found))
+    return tuple(found)
+
+
+def _range(part: str, start: Fraction, stop: Fraction, step: Fraction) -> list[Fraction]:
+    if step == 0:
+        raise InputError(f"--magnitude {_shown(part)} has a step of 0: write START:STOP:STEP, for example 2:12:0.25")
+    if stop < start:
+        raise InputError(f"--magnitude {_shown(part)} stops below its start: write it from small to large, 2:12:0.25")
+    count = (stop - start) // step + 1
+    if count > MAX_MAGNITUDES:
+        raise _too_many(part, count)
+    return [start + step * i for i in range(count)]
+
+
+def _too_many(part: str, count: int) -> InputError:
+    return InputError(
+        f"--magnitude {_shown(part)} makes {count:,} magnitudes; the limit is {MAX_MAGNITUDES:,}: take a larger step"
+    )
+
+
+def _magnitude(text: str, whole: str) -> Fraction:
+    typed = text.strip()
+    where = "" if text == whole else f" in {_shown(whole)}"
+    if _DECIMAL.fullmatch(typed) is None or len(typed) > _MOST_CHARACTERS:
+        raise InputError(
+            f"--magnitude {_shown(text)}{where} is not a number: write one as 6, a list as 4,6,8 "
+            "or a range as 2:12:0.25"
+        )
+    decimal = Decimal(typed)
+    if decimal < 0:
+        raise InputError(f"--magnitude {_shown(text)}{where} is negative: a magnitude is 0 or more")
+    if decimal and not -60 <= decimal.adjusted() < 60:
+        raise InputError(f"--magnitude {_shown(text)}{where} is out of range: a magnitude is 0, or from 1e-60 to 1e60")
+    return Fraction(decimal)
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 40 else text[:37] + "...")

@@ -1,0 +1,139 @@
+"""The answer for one store at one magnitude, with everything that it rests on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from analyze.bootstrap import mean_intervals
+from analyze.plan import Plan
+from analyze.tally import Tally
+from schemas.bits import Encoding, magnitude_value
+from schemas.provenance import RunInfo
+
+if TYPE_CHECKING:
+    from analyze.details import Detail, Details
+
+__all__ = ["Feature", "Result", "assemble"]
+
+Counts = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One counted unit. ``sequence`` is None where the unit is a feature; the last two are None without details."""
+
+    sequence: int | None
+    feature: int
+    layer_percent: float
+    position_percent: float
+    peak: float
+    critical_magnitude: float
+    hits: int | None
+    one_sided: bool | None
+
+
+@dataclass(frozen=True)
+class Result:
+    """Outliers of one store at one magnitude under one definition.
+
+    ``by_sequence`` has, for each analysed sequence, the features that meet the rule in it alone; ``interval`` is
+    the bootstrap 95% interval of their mean. Means over counted units are None where nothing is counted.
+    ``perplexity`` is that of the analysed tokens, None where the store has no token losses.
+    """
+
+    store: str
+    info: RunInfo
+    plan: Plan
+    magnitude: Fraction
+    outliers: int
+    unique_features: int
+    by_sequence: tuple[int, ...]
+    interval: tuple[float, float] | None
+    mean_layer_percent: float | None
+    mean_position_percent: float | None
+    nonfinite: int
+    perplexity: float | None
+    detail: Detail | None
+    tally: Tally
+    threshold: int
+
+    @property
+    def outliers_per_sequence(self) -> float:
+        """Mean over the analysed sequences of the features that meet the rule in one alone."""
+        return sum(self.by_sequence) / len(self.by_sequence)
+
+    @property
+    def ties(self) -> int | None:
+        """Hits of counted units equal to the magnitude itself, or None without details."""
+        if self.detail is None:
+            return None
+        return self.detail.ties if self.plan.is_exact(self.magnitude) else 0
+
+    def features(self, limit: int | None = None) -> Iterator[Feature]:
+        """The counted units, the largest critical magnitude first, then by sequence and feature."""
+        count = self.outliers if limit is None else min(limit, self.outliers)
+        units, encoding = self.tally.units, self.plan.encoding
+        coverage = units.coverage(self.threshold, count)
+        for i in range(count):
+            yield Feature(
+                sequence=None if units.sequence is None else int(units.sequence[i]),
+                feature=int(units.feature[i]),
+                layer_percent=100 * int(coverage.layers[i]) / int(coverage.layers_total[i]),
+                position_percent=100 * int(coverage.positions[i]) / int(coverage.positions_total[i]),
+                peak=_decoded(int(units.peak[i]), encoding),
+                critical_magnitude=_decoded(int(units.critical[i]), encoding),
+                hits=None if self.detail is None else int(self.detail.hits[i]),
+                one_sided=None if self.detail is None else bool(self.detail.one_sided[i]),
+            )
+
+
+def assemble(
+    store: str, info: RunInfo, plan: Plan, tally: Tally, details: Details | None, perplexity: float | None
+) -> list[Result]:
+    """A result for each magnitude of the plan's question, in its order."""
+    by_threshold = [tally.by_sequence(pattern) for pattern in plan.thresholds]
+    intervals = mean_intervals(np.stack(by_threshold, axis=1))
+    results = []
+    for magnitude, threshold in zip(plan.question.magnitudes, plan.threshold_of, strict=True):
+        count = tally.units.counted(plan.thresholds[threshold])
+        coverage = tally.units.coverage(threshold, count)
+        results.append(
+            Result(
+                store=store,
+                info=info,
+                plan=plan,
+                magnitude=magnitude,
+                outliers=count,
+                unique_features=int(np.unique(tally.units.feature[:count]).size),
+                by_sequence=tuple(by_threshold[threshold].tolist()),
+                interval=intervals[threshold],
+                mean_layer_percent=_mean_percent(coverage.layers, coverage.layers_total),
+                mean_position_percent=_mean_percent(coverage.positions, coverage.positions_total),
+                nonfinite=tally.nonfinite,
+                perplexity=perplexity,
+                detail=None if details is None else details.at(threshold, count),
+                tally=tally,
+                threshold=threshold,
+            )
+        )
+    return results
+
+
+def _mean_percent(counts: Counts, totals: Counts) -> float | None:
+    """100 times the mean of counts / totals, added up exactly and rounded once; None of nothing."""
+    if not counts.size:
+        return None
+    total = sum(
+        (Fraction(int(counts[totals == size].sum()), int(size)) for size in np.unique(totals)), start=Fraction(0)
+    )
+    return float(100 * total / counts.size)
+
+
+def _decoded(pattern: int, encoding: Encoding) -> float:
+    return float("inf") if pattern == encoding.infinity else float(magnitude_value(pattern, encoding))

@@ -1,0 +1,170 @@
+"""One pass over the sequences' peaks, and the units that the definition counts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from analyze.order import LargestValues, counts_at_least, kth_largest
+from analyze.peaks import PeakSource, SequencePeaks, critical_patterns
+from analyze.plan import Plan
+from analyze.units import Staircase, Units
+
+__all__ = ["POOLED_BYTES", "Tally", "take_tally"]
+
+Counts = npt.NDArray[np.int64]
+Patterns = npt.NDArray[Any]
+
+POOLED_BYTES = 2**30
+"""Memory for the largest position peaks of pooled sequences; where they are more, features take further passes."""
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What the sequences hold: the counted units and what each sequence says alone.
+
+    ``critical``: (sequence, feature) critical patterns of the rule applied to each analysed sequence by itself.
+    """
+
+    units: Units
+    critical: Patterns
+    nonfinite: int
+
+    def by_sequence(self, pattern: int) -> Counts:
+        """Features that meet the rule in each analysed sequence at the magnitude of ``pattern``: (sequence,)."""
+        met: Counts = np.count_nonzero(self.critical >= pattern, axis=1).astype(np.int64)
+        return met
+
+
+def take_tally(plan: Plan, source: PeakSource) -> Tally:
+    """The tally of ``plan`` over the peaks of ``source``: one pass, and more only past ``POOLED_BYTES``."""
+    return _pooled(plan, source) if plan.question.definition.scope == "pooled" else _by_sequence(plan, source)
+
+
+def _alone(plan: Plan, peaks: SequencePeaks, layers: Patterns) -> Patterns:
+    """Critical patterns of one sequence by itself."""
+    return critical_patterns(layers, peaks.position, plan.layers_needed, plan.sequence_positions_needed)
+
+
+def _lengths(plan: Plan, critical: Patterns) -> Counts:
+    """How many thresholds each unit meets."""
+    thresholds = np.asarray(plan.thresholds, critical.dtype)
+    lengths: Counts = np.searchsorted(thresholds, critical, side="right").astype(np.int64)
+    return lengths
+
+
+def _by_sequence(plan: Plan, source: PeakSource) -> Tally:
+    critical = np.empty((len(plan.sequences), plan.dimensions.features), plan.encoding.unsigned)
+    overall = np.zeros(plan.dimensions.features, plan.encoding.unsigned)
+    parts: list[Units] = []
+    nonfinite = 0
+    for row, peaks in enumerate(source()):
+        layers = plan.layer_units(peaks.layer)
+        peak = layers.max(axis=0)
+        np.maximum(overall, peak, out=overall)
+        critical[row] = _alone(plan, peaks, layers)
+        nonfinite += peaks.nonfinite
+        feature = np.flatnonzero(critical[row] >= plan.thresholds[0])
+        lengths = _lengths(plan, critical[row, feature])
+        parts.append(
+            Units(
+                sequence=np.full(feature.size, peaks.sequence, np.int64),
+                feature=feature.astype(np.int64),
+                critical=critical[row, feature],
+                peak=peak[feature],
+                layers=Staircase.of(counts_at_least(layers[:, feature], plan.thresholds), lengths),
+                positions=Staircase.of(counts_at_least(peaks.position[:, feature], plan.thresholds), lengths),
+                times=None,
+                layers_total=plan.layers_total,
+                positions_total=plan.positions_total,
+            )
+        )
+    units = _joined(plan, parts)
+    if plan.sequences_needed is not None:
+        units = _features_met_often(plan, units, kth_largest(critical, plan.sequences_needed), overall)
+    return Tally(units.sorted(), critical, nonfinite)
+
+
+def _joined(plan: Plan, parts: list[Units]) -> Units:
+    return Units(
+        sequence=np.concatenate([part.sequence for part in parts if part.sequence is not None]),
+        feature=np.concatenate([part.feature for part in parts]),
+        critical=np.concatenate([part.critical for part in parts]),
+        peak=np.concatenate([part.peak for part in parts]),
+        layers=Staircase.joined([part.layers for part in parts]),
+        positions=Staircase.joined([part.positions for part in parts]),
+        times=None,
+        layers_total=plan.layers_total,
+        positions_total=plan.positions_total,
+    )
+
+
+def _features_met_often(plan: Plan, pairs: Units, critical: Patterns, peak: Patterns) -> Units:
+    """Features that meet the rule in enough sequences, their coverage summed over the sequences where they do.
+
+    ``critical`` (feature,) is the k-th largest over sequences, ``peak`` (feature,) the largest of all.
+    """
+    feature = np.flatnonzero(critical >= plan.thresholds[0]).astype(np.int64)
+    lengths = _lengths(plan, critical[feature])
+    starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    start_of, length_of = (np.zeros(plan.dimensions.features, np.int64) for _ in range(2))
+    start_of[feature], length_of[feature] = starts[:-1], lengths
+    layers, positions, times = (np.zeros(starts[-1], np.int64) for _ in range(3))
+    met = np.minimum(_lengths(plan, pairs.critical), length_of[pairs.feature])
+    for threshold in range(len(plan.thresholds)):
+        here = np.flatnonzero(met > threshold)
+        into = start_of[pairs.feature[here]] + threshold
+        np.add.at(layers, into, pairs.layers.flat[pairs.layers.starts[here] + threshold])
+        np.add.at(positions, into, pairs.positions.flat[pairs.positions.starts[here] + threshold])
+        np.add.at(times, into, 1)
+    return Units(
+        sequence=None,
+        feature=feature,
+        critical=critical[feature],
+        peak=peak[feature],
+        layers=Staircase(layers, starts[:-1]),
+        positions=Staircase(positions, starts[:-1]),
+        times=Staircase(times, starts[:-1]),
+        layers_total=plan.layers_total,
+        positions_total=plan.positions_total,
+    )
+
+
+def _pooled(plan: Plan, source: PeakSource) -> Tally:
+    features, unsigned = plan.dimensions.features, plan.encoding.unsigned
+    alone = np.empty((len(plan.sequences), features), unsigned)
+    layers = np.zeros((plan.layers_total, features), unsigned)
+    positions = np.zeros((features, len(plan.thresholds)), np.int64)
+    nonfinite = 0
+    passes = max(1, math.ceil(features * plan.positions_needed * plan.encoding.itemsize / POOLED_BYTES))
+    largest: list[Patterns] = []
+    for part, block in enumerate(np.array_split(np.arange(features), min(passes, features))):
+        held = LargestValues(plan.positions_needed, block.size, unsigned)
+        for row, peaks in enumerate(source()):
+            held.add(peaks.position[:, block[0] : block[-1] + 1])
+            if part == 0:
+                units = plan.layer_units(peaks.layer)
+                np.maximum(layers, units, out=layers)
+                alone[row] = _alone(plan, peaks, units)
+                positions += counts_at_least(peaks.position, plan.thresholds)
+                nonfinite += peaks.nonfinite
+        largest.append(held.kth())
+    critical = np.minimum(kth_largest(layers, plan.layers_needed), np.concatenate(largest))
+    feature = np.flatnonzero(critical >= plan.thresholds[0])
+    lengths = _lengths(plan, critical[feature])
+    units_met = Units(
+        sequence=None,
+        feature=feature.astype(np.int64),
+        critical=critical[feature],
+        peak=layers.max(axis=0)[feature],
+        layers=Staircase.of(counts_at_least(layers[:, feature], plan.thresholds), lengths),
+        positions=Staircase.of(positions[feature], lengths),
+        times=None,
+        layers_total=plan.layers_total,
+        positions_total=plan.positions_total,
+    )
+    return Tally(units_met.sorted(), alone, nonfinite)

@@ -1,0 +1,121 @@
+"""The units that a definition counts, with all that each needs to be counted at any of the thresholds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Coverage", "Staircase", "Units"]
+
+Counts = npt.NDArray[np.int64]
+Patterns = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Staircase:
+    """Counts of units at the thresholds that each still meets, and at no others.
+
+    Row u has as many entries as there are thresholds not above the unit's critical one; ``flat`` holds the rows one
+    after another and ``starts`` where each begins. A sweep of many magnitudes so costs memory for what it counts.
+    """
+
+    flat: Counts
+    starts: Counts
+
+    @staticmethod
+    def of(table: Counts, lengths: Counts) -> Staircase:
+        """The first ``lengths[u]`` entries of each row of a (unit, threshold) table."""
+        kept = np.arange(table.shape[1]) < lengths[:, np.newaxis]
+        return Staircase(table[kept], _starts(lengths))
+
+    @staticmethod
+    def joined(parts: list[Staircase]) -> Staircase:
+        """Rows of several, in order."""
+        before = np.cumsum([0, *(part.flat.size for part in parts)])
+        starts = [part.starts + shift for part, shift in zip(parts, before, strict=False)]
+        empty = np.zeros(0, np.int64)
+        return Staircase(
+            np.concatenate([empty, *(part.flat for part in parts)]), np.concatenate([empty, *starts]).astype(np.int64)
+        )
+
+    def reordered(self, order: Counts) -> Staircase:
+        """The same rows in another order; the entries stay where they are."""
+        return Staircase(self.flat, self.starts[order])
+
+    def column(self, threshold: int, units: int) -> Counts:
+        """Entries of the first ``units`` rows at the threshold of that index, which each of them must reach."""
+        return self.flat[self.starts[:units] + threshold]
+
+
+def _starts(lengths: Counts) -> Counts:
+    return np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64)[: lengths.size]
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Exact coverage of counted units at one threshold: hit layers and positions out of so many, int64 each.
+
+    The totals are a scope's own, times the number of sequences in which a majority's feature meets the rule: the
+    ratio of sums is then the mean over those sequences.
+    """
+
+    layers: Counts
+    layers_total: Counts
+    positions: Counts
+    positions_total: Counts
+
+
+@dataclass(frozen=True)
+class Units:
+    """Units counted at the smallest threshold, by critical pattern descending, then sequence, then feature.
+
+    In that order the units counted at any larger threshold are the first so many. ``sequence`` is None where the
+    unit is a feature. ``times`` is None where every unit stands for one scope.
+    """
+
+    sequence: Counts | None
+    feature: Counts
+    critical: Patterns
+    peak: Patterns
+    layers: Staircase
+    positions: Staircase
+    times: Staircase | None
+    layers_total: int
+    positions_total: int
+
+    def __len__(self) -> int:
+        """How many there are at the smallest threshold."""
+        return self.feature.size
+
+    def counted(self, pattern: int) -> int:
+        """How many units meet the rule at the magnitude of ``pattern``: they are the first so many."""
+        return int(np.count_nonzero(self.critical >= pattern))
+
+    def coverage(self, threshold: int, units: int) -> Coverage:
+        """Coverage of the first ``units`` units at the threshold of that index."""
+        times = np.ones(units, np.int64) if self.times is None else self.times.column(threshold, units)
+        return Coverage(
+            self.layers.column(threshold, units),
+            times * self.layers_total,
+            self.positions.column(threshold, units),
+            times * self.positions_total,
+        )
+
+    def sorted(self) -> Units:
+        """The same units in the order above."""
+        sequence = np.zeros_like(self.feature) if self.sequence is None else self.sequence
+        order = np.lexsort((self.feature, sequence, -self.critical.astype(np.int64)))
+        return Units(
+            None if self.sequence is None else self.sequence[order],
+            self.feature[order],
+            self.critical[order],
+            self.peak[order],
+            self.layers.reordered(order),
+            self.positions.reordered(order),
+            None if self.times is None else self.times.reordered(order),
+            self.layers_total,
+            self.positions_total,
+        )

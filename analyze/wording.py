@@ -1,0 +1,106 @@
+"""Definitions in words, with the counts that a store makes of their shares: no number is shown without them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from analyze.plan import Plan
+from analyze.quantities import decimal_text
+from analyze.results import Result
+
+__all__ = ["answered_words", "definition_words", "notes", "shares_words", "unit_words"]
+
+
+def definition_words(plan: Plan, magnitude: str) -> str:
+    """What is counted, in one sentence, at ``magnitude`` ("6", or "the row's magnitude")."""
+    question = plan.question
+    definition = question.definition
+    layers, positions = question.layers.text, question.positions.text
+    unit = "blocks (a block is hit if any of its sites is)" if definition.layer_unit == "block" else "cells"
+    rule = f"|X| >= {magnitude} in at least {layers} of the {unit} and, over all of them, at {positions} or more of"
+    if definition.scope == "pooled":
+        return f"a feature counts once if {rule} all tokens pooled"
+    if definition.sequence_share is not None:
+        return (
+            "a feature counts once if, in at least half of the sequences, " + rule + " the sequence's positions"
+            if definition.sequence_share * 2 == 1
+            else f"a feature counts once if, in at least {definition.sequence_share} of the sequences, "
+            f"{rule} the sequence's positions"
+        )
+    return f"a feature counts in each sequence where {rule} the sequence's positions"
+
+
+def shares_words(plan: Plan) -> str:
+    """What the shares come to in this store."""
+    sites = ", ".join(plan.sites)
+    block = plan.question.definition.layer_unit == "block"
+    layers = (
+        f"{plan.layers_total:,} blocks ({sites})" if block else f"{plan.layers_total:,} cells ({_times(plan)} {sites})"
+    )
+    pooled = plan.question.definition.scope == "pooled"
+    positions = f"{plan.positions_total:,} {'tokens' if pooled else 'positions'}"
+    words = f"{plan.layers_needed:,} of {layers}, {plan.positions_needed:,} of {positions}"
+    if plan.sequences_needed is not None:
+        words += f", {plan.sequences_needed:,} of {_sequences(plan)}"
+    return words if plan.sequences_needed is not None else f"{words}, {_sequences(plan)}"
+
+
+def _times(plan: Plan) -> str:
+    return f"{plan.dimensions.layers:,} layers x"
+
+
+def _sequences(plan: Plan) -> str:
+    analysed = len(plan.sequences)
+    if plan.partial:
+        return f"the {analysed:,} complete ones of {plan.dimensions.sequences:,} sequences (the store is partial)"
+    return f"{analysed:,} sequence{'s' if analysed != 1 else ''}"
+
+
+def unit_words(plans: Sequence[Plan]) -> str:
+    """What the column of outliers adds up, for a table of these plans, which share a definition."""
+    if plans[0].question.definition.unit == "feature":
+        return "features, each counted once"
+    analysed = sorted({len(plan.sequences) for plan in plans})
+    sizes = f"{analysed[0]:,}" if len(analysed) == 1 else f"{analysed[0]:,} to {analysed[-1]:,}"
+    sequences = "1 sequence" if analysed == [1] else f"{sizes} sequences"
+    return f"(sequence, feature) pairs summed over {sequences}; the same feature can count in each of them"
+
+
+def answered_words(plan: Plan) -> str:
+    """Which arrays of the store the answer came from."""
+    return {
+        "peaks": "the stored peaks",
+        "slices": "the slices",
+        "peaks+slices": "the stored peaks, details from the slices",
+    }[plan.answered_from]
+
+
+def notes(results: Sequence[Result]) -> list[str]:
+    """The lines below a table of ``results``: definition, unit, the counts behind the shares, sources, warnings."""
+    plans = list({result.store: result.plan for result in results}.values())
+    names = list({result.store: result.info.model.name for result in results}.values())
+    definition = plans[0].question.definition
+    magnitudes = {result.magnitude for result in results}
+    magnitude = decimal_text(results[0].magnitude) if len(magnitudes) == 1 else "the row's magnitude"
+    lines = [
+        f"Outliers: {unit_words(plans)}. Unique features: distinct ones among them.",
+        f"Definition {definition.preset}: {definition_words(plans[0], magnitude)}.",
+    ]
+    shares = [shares_words(plan) for plan in plans]
+    if len(set(shares)) == 1:
+        lines.append(f"Here: {shares[0]}.")
+    else:
+        lines += [f"{name}: {words}." for name, words in zip(names, shares, strict=True)]
+    per_sequence = "blocks as layers, " if definition.layer_unit == "block" else ""
+    lines.append(
+        f"Per sequence: features that meet the rule in one sequence alone ({per_sequence}mean, and bootstrap 95% "
+        "interval over sequences). Mean L%, S%: share of layers and of positions hit, mean over what is counted."
+    )
+    lines.append(f"Answered from {', '.join(sorted({answered_words(plan) for plan in plans}))}.")
+    for result in {result.store: result for result in results}.values():
+        if result.nonfinite:
+            lines.append(
+                f"{result.info.model.name}: {result.nonfinite:,} values are NaN or infinite; NaN is never a hit, "
+                "an infinity always is."
+            )
+    return lines
