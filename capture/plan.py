@@ -65,7 +65,8 @@ class CapturePlan:
 
     @property
     def working_bytes(self) -> int:
-        """Memory beside the weights: one batch's activations, position peaks, a block of logits, waiting slices."""
+        """Memory beside the weights: Python and its libraries, one batch's activations, position peaks, a block of
+        logits, waiting slices."""
         d = self.dimensions
         hidden = self.batch_size * d.positions * d.features * self.encoding.itemsize
         logits = 3 * self.batch_size * self.loss_block_positions * self.facts.vocabulary_size * 4
@@ -73,7 +74,7 @@ class CapturePlan:
         if self.facts.attention_implementation == "eager":
             scores = 3 * self.batch_size * d.positions**2 * max(1, d.features // 64) * 4
         queue = min(QUEUE_BYTES, 2 * d.layers * len(self.stored_sites) * hidden)
-        return 16 * hidden + 2 * len(self.stored_sites) * hidden + logits + scores + queue
+        return BASE_BYTES + 16 * hidden + 2 * len(self.stored_sites) * hidden + logits + scores + queue
 
     @property
     def memory_bytes(self) -> int:

@@ -3,50 +3,34 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
-import fcntl
-import hashlib
 import os
-import platform
 import shlex
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import transformers
-import zarr
 
-from capture.checkpoint import ModelSource, checkpoint_folder, find_model, fingerprint, weight_files
+from capture.checkpoint import checkpoint_folder, find_model
 from capture.corpus import Bos, Corpus, WindowSettings, load_tokenizer, parse_overlap, read_corpus, tokenizer_digest
-from capture.device import available_memory_bytes, choose_device, device_name
+from capture.device import available_memory_bytes, choose_device
 from capture.engines.resident import capture_resident, load_model
-from capture.model_facts import Skeleton, build_skeleton
-from capture.plan import QUEUE_BYTES, CapturePlan, describe_plan, human_bytes, make_plan, shortfalls
+from capture.model_facts import build_skeleton
+from capture.plan import CapturePlan, describe_plan, make_plan, shortfalls
 from capture.presets import PRESETS
 from capture.progress import Progress
+from capture.record import describe_run
 from capture.sink import Sink
 from capture.sites import find_sites
+from capture.summary import summarise
 from capture.text import TextSource, parse_text
 from schemas.bits import encoding_named
 from schemas.errors import CapacityError, SignatureError, StoreError
-from schemas.layout import nonfinite_name
-from schemas.provenance import (
-    FORMAT,
-    CorpusInfo,
-    ModelInfo,
-    RunInfo,
-    SignatureValue,
-    SiteInfo,
-    SoftwareInfo,
-    differences,
-)
+from schemas.provenance import FORMAT, CorpusInfo, RunInfo, differences
 from schemas.run import Run, RunWriter, create_run, store_bytes
 
 __all__ = ["CaptureSettings", "run_capture"]
@@ -80,8 +64,7 @@ def run_capture(settings: CaptureSettings) -> int:
     Raises an error of ``schemas.errors`` where something stands in the way; the store is then resumable.
     """
     started = time.monotonic()
-    if settings.quiet or not sys.stderr.isatty():
-        transformers.utils.logging.disable_progress_bar()
+    _quieten_transformers(settings)
     text = parse_text(settings.text)
     overlap = parse_overlap(settings.overlap)
     source = find_model(settings.model)
@@ -128,38 +111,35 @@ def run_capture(settings: CaptureSettings) -> int:
     windows = WindowSettings(settings.sequences, settings.length, overlap, settings.bos, settings.seed)
     corpus, corpus_info = _corpus(text, folder, windows, existing)
     folder, revision = checkpoint_folder(source, weights=True)
-    info = _run_info(settings, source, revision, folder, plan, skeleton, corpus_info, device)
+    info = describe_run(source, revision, folder, plan, corpus_info, device, settings.command)
     if existing is None:
         if settings.overwrite and store.exists():
             _discard(store)
         create_run(store, info, plan.arrays, {"token_id": corpus.token_id, "token_mask": corpus.token_mask})
     else:
         _require_same(existing, info)
-    with _writing(store):
-        writer = RunWriter(store)
-        done = writer.complete_sequences()
-        missing = [sequence for sequence in range(settings.sequences) if sequence not in set(done)]
-        if missing:
-            _say(settings, _opening_line(store, plan, device, len(done)))
-            model = load_model(folder, skeleton, device)
-            threads = max(1, min(4, (os.cpu_count() or 2) // 2))
-            with (
-                Progress(settings.sequences, len(done), quiet=settings.quiet) as progress,
-                Sink(
-                    writer,
-                    plan.stored_sites,
-                    plan.dimensions,
-                    encoding,
-                    queue_bytes=QUEUE_BYTES,
-                    threads=threads,
-                    committed=progress.advance,
-                ) as sink,
-            ):
-                capture_resident(model, plan, corpus.token_id, missing, sink, skeleton.dtype, device)
-        else:
-            _say(settings, f"{store} is complete already; nothing to compute")
-    print(_summary(store, time.monotonic() - started, len(missing)))
+    writer = RunWriter(store)
+    done = set(writer.complete_sequences())
+    missing = [sequence for sequence in range(settings.sequences) if sequence not in done]
+    if missing:
+        _say(settings, _opening_line(store, plan, device, len(done)))
+        model = load_model(folder, skeleton, device)
+        with (
+            Progress(settings.sequences, len(done), quiet=settings.quiet) as progress,
+            Sink(writer, plan, committed=progress.advance) as sink,
+        ):
+            capture_resident(model, plan, corpus.token_id, missing, sink, skeleton.dtype, device)
+    else:
+        _say(settings, f"{store} is complete already; nothing to compute")
+    print(summarise(store, time.monotonic() - started, len(missing)))
     return 0
+
+
+def _quieten_transformers(settings: CaptureSettings) -> None:
+    """Its notes (kernels that are not installed, MXFP4 that is dequantised) are known here, and no user's business."""
+    transformers.utils.logging.set_verbosity_error()
+    if settings.quiet or not sys.stderr.isatty():
+        transformers.utils.logging.disable_progress_bar()
 
 
 def _say(settings: CaptureSettings, line: str) -> None:
@@ -211,19 +191,6 @@ def _nearest_folder(path: Path) -> Path:
     return path
 
 
-@contextlib.contextmanager
-def _writing(store: Path) -> Iterator[None]:
-    """Hold the store's lock. Alone in it, first sweep what a killed writer left half written."""
-    with (store / ".lock").open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StoreError(f"another capture is writing {store}; wait for it, or give another --store") from None
-        for partial in store.rglob("*.partial"):
-            partial.unlink(missing_ok=True)
-        yield
-
-
 def _corpus(text: TextSource, folder: Path, windows: WindowSettings, existing: Run | None) -> tuple[Corpus, CorpusInfo]:
     """The windows and their provenance.
 
@@ -273,86 +240,6 @@ def _corpus(text: TextSource, folder: Path, windows: WindowSettings, existing: R
     return corpus, info
 
 
-def _run_info(
-    settings: CaptureSettings,
-    source: ModelSource,
-    revision: str | None,
-    folder: Path,
-    plan: CapturePlan,
-    skeleton: Skeleton,
-    corpus: CorpusInfo,
-    device: torch.device,
-) -> RunInfo:
-    facts = plan.facts
-    dtype = plan.encoding.name
-    model = ModelInfo(
-        name=settings.model if source.preset or source.folder is None else source.id,
-        id=source.id,
-        revision=revision,
-        weights=fingerprint(weight_files(folder)),
-        architecture=facts.architecture,
-        model_type=facts.model_type,
-        layers=facts.layers,
-        hidden_size=facts.hidden_size,
-        vocabulary_size=facts.vocabulary_size,
-        max_positions=facts.max_positions,
-        total_parameters=facts.total_parameters,
-        active_parameters=facts.active_parameters,
-        experts=facts.experts,
-        shared_experts=facts.shared_experts,
-        top_k=facts.top_k,
-        routing=facts.routing,
-        quantisation=facts.quantisation,
-        native_dtype=facts.native_dtype,
-        compute_dtype=dtype,
-        stored_dtype=dtype,  # type: ignore[arg-type]
-    )
-    software = SoftwareInfo(
-        outlier_features=metadata.version("outlier-features"),
-        python=platform.python_version(),
-        torch=torch.__version__,
-        transformers=transformers.__version__,
-        zarr=zarr.__version__,
-        engine="resident",
-        device=device.type,
-        device_name=device_name(device),
-        attention_implementation=facts.attention_implementation,
-        experts_implementation=facts.experts_implementation,
-        threads=torch.get_num_threads(),
-        batch_size=plan.batch_size,
-    )
-    config = hashlib.sha256((folder / "config.json").read_bytes()).hexdigest()
-    signature: dict[str, SignatureValue] = {
-        "model.id": model.id,
-        "model.revision": model.revision,
-        "model.weights": model.weights,
-        "model.config": config,
-        "model.dtype": dtype,
-        "sites": ",".join(site.name for site in plan.sites),
-        **{f"text.{key}": value for key, value in corpus.model_dump().items() if key not in NOT_SIGNED},
-        "batch_size": plan.batch_size,
-        "device": device.type,
-        "attention": facts.attention_implementation,
-        "experts": facts.experts_implementation,
-        "torch": software.torch,
-        "transformers": software.transformers,
-    }
-    return RunInfo(
-        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        command=list(settings.command),
-        bits=dtype,  # type: ignore[arg-type]
-        sites={site.name: SiteInfo(alias=site.alias, modules=list(site.modules)) for site in plan.sites},
-        model=model,
-        corpus=corpus,
-        software=software,
-        signature=signature,
-    )
-
-
-NOT_SIGNED = {"documents_read", "tokens_read", "end_of_text_token", "text_sha256"}
-"""Corpus attributes that decide no number beyond what the token ids' digest already covers."""
-
-
 def _require_same(existing: Run, wanted: RunInfo) -> None:
     changed = differences(existing.info.signature, wanted.signature)
     if changed:
@@ -362,44 +249,3 @@ def _require_same(existing: Run, wanted: RunInfo) -> None:
             f"Continue it with: {shlex.join(existing.info.command)}\n"
             "or give another --store, or --overwrite to replace it"
         )
-
-
-def _summary(store: Path, seconds: float, computed: int) -> str:
-    """What the store holds and what to do next, as printed at the end."""
-    run = Run(store)
-    d = run.dimensions
-    raw = sum(run.array(name).nbytes for name in run.group.array_keys())
-    size = store_bytes(store)
-    nll = run.read("token_nll").astype(np.float64)
-    scored = nll[~np.isnan(nll)]
-    with np.errstate(over="ignore"):
-        perplexity = f"{float(np.exp(scored.mean())):.2f}" if scored.size else "none (one position has no next token)"
-    lines = [
-        f"tokens       {d.sequences * d.positions:,} ({d.sequences} sequences x {d.positions})",
-        f"raw          {human_bytes(raw)}",
-        f"compressed   {human_bytes(size)} (ratio {size / raw:.3f})",
-        f"seconds      {seconds:.1f}" + ("" if computed else " (nothing to compute)"),
-        f"perplexity   {perplexity}",
-    ]
-    bad = {site: run.read(nonfinite_name(site)) for site in run.info.stored_sites}
-    total = sum(int(counts.sum()) for counts in bad.values())
-    if total:
-        worst = _worst_cells(bad)
-        lines.append(f"non-finite   {total:,} values are NaN or infinite, most in {worst}")
-    else:
-        lines.append("non-finite   none")
-    command = shlex.join(["analyze", "--store", str(store), "--magnitude", "6"])
-    return "\n".join([*lines, f"store        {store}", f"next         {command}"])
-
-
-def _worst_cells(counts: dict[str, Any], most: int = 3) -> str:
-    cells: Sequence[tuple[int, str]] = sorted(
-        (
-            (int(total), f"{site} layer {layer} ({int(total):,})")
-            for site, held in counts.items()
-            for layer, total in enumerate(held.sum(axis=1))
-            if total
-        ),
-        key=lambda cell: -cell[0],
-    )
-    return ", ".join(label for _, label in cells[:most])

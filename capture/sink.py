@@ -7,6 +7,7 @@ cells are committed only after all its data is on disk.
 from __future__ import annotations
 
 import errno
+import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from schemas.bits import Encoding
+from capture.plan import QUEUE_BYTES, CapturePlan
 from schemas.errors import CaptureError, OutlierFeaturesError
-from schemas.layout import Dimensions, layer_peak_name, nonfinite_name, position_peak_name
+from schemas.layout import layer_peak_name, nonfinite_name, position_peak_name
 from schemas.run import RunWriter
 
 __all__ = ["Sink"]
@@ -77,22 +78,20 @@ class Sink:
     def __init__(
         self,
         writer: RunWriter,
-        sites: Sequence[str],
-        dimensions: Dimensions,
-        encoding: Encoding,
+        plan: CapturePlan,
         *,
-        queue_bytes: int,
-        threads: int = 1,
+        queue_bytes: int = QUEUE_BYTES,
+        threads: int | None = None,
         committed: Callable[[int], None] = lambda sequences: None,
     ) -> None:
         """``committed(n)`` is called, from a writer thread, each time ``n`` more sequences are complete."""
         self._writer = writer
-        self._sites = sites
-        self._dimensions = dimensions
-        self._encoding = encoding
-        self._queue = ByteQueue(threads, queue_bytes)
+        self._sites = plan.stored_sites
+        self._layers = plan.dimensions.layers
+        self._encoding = plan.encoding
+        self._queue = ByteQueue(threads or max(1, min(4, (os.cpu_count() or 2) // 2)), queue_bytes)
         self._on_commit = committed
-        self._signed = SIGNED[encoding.itemsize]
+        self._signed = SIGNED[plan.encoding.itemsize]
         self._batch = range(0)
         self._wanted: list[int] = []
         self._pending: list[Future[None]] = []
@@ -170,7 +169,7 @@ class Sink:
         def commit() -> None:
             for future in pending:
                 future.result()
-            self._writer.commit(range(self._dimensions.layers), wanted)
+            self._writer.commit(range(self._layers), wanted)
             self._on_commit(len(wanted))
 
         self._put(commit, 0)
