@@ -15,6 +15,7 @@ from analyze.progress import Progress, silent_progress
 from analyze.question import Question
 from analyze.results import Result, assemble
 from analyze.tally import take_tally
+from schemas.errors import InputError
 from schemas.run import Run
 
 if TYPE_CHECKING:
@@ -40,12 +41,22 @@ def answer(store: str | os.PathLike[str], question: Question, progress: Progress
         return sliced_peaks(run, plan, progress)
 
     tally = take_tally(plan, source)
+    _refuse_zero_with_nan(run, plan, tally.nonfinite)
     details: Details | None = None
     if question.details:
         from analyze.details import measure_details
 
         details = measure_details(run, plan, tally.units, progress)
     return assemble(os.fspath(store), run.info, plan, tally, details, _perplexity(run, plan))
+
+
+def _refuse_zero_with_nan(run: Run, plan: Plan, nonfinite: int) -> None:
+    """Raise at magnitude 0 where a NaN may be: it is no hit, and a peak of nothing but NaN is 0, which is one."""
+    if nonfinite and plan.thresholds[0] == 0:
+        raise InputError(
+            f"--magnitude 0 cannot be answered for {run.path}: {nonfinite:,} of its values are NaN or infinite, and its "
+            "peaks do not tell a NaN from 0. Ask for more than 0, for example 1e-30"
+        )
 
 
 def _perplexity(run: Run, plan: Plan) -> float | None:

@@ -119,7 +119,7 @@ def _signed_counts(plan: Plan, features: Counts, edges: Counts) -> Callable[[Pat
     sign, thresholds = plan.encoding.sign_mask, edges.tolist()
 
     def kernel(chunk: Patterns) -> Counts:
-        patterns = chunk[:, features]
+        patterns = chunk.take(features, axis=1)
         magnitudes = patterns & patterns.dtype.type(sign - 1)
         negative = patterns >= patterns.dtype.type(sign)
         both = counts_at_least(magnitudes, thresholds)

@@ -63,10 +63,18 @@ def _read(run: Run, name: str, index: tuple[int | slice, ...]) -> Patterns:
     return patterns
 
 
-def critical_patterns(layers: Patterns, positions: Patterns, layers_needed: int, positions_needed: int) -> Patterns:
-    """The largest magnitude at which each feature still meets both shares: (feature,) patterns.
+def critical_patterns(
+    layers: Patterns, positions: Patterns, layers_needed: int, positions_needed: int, least: int
+) -> Patterns:
+    """The largest magnitude at which each feature still meets both shares: (feature,) patterns, 0 if below ``least``.
 
-    ``layers`` (layer unit, feature) and ``positions`` (position, feature) are peaks. m* of docs/definitions.md.
+    ``layers`` (layer unit, feature) and ``positions`` (position, feature) are peaks. m* of docs/definitions.md. Most
+    features fail on layers already, and a sequence has far fewer of those than positions: the rest are looked at.
     """
-    critical: Patterns = np.minimum(kth_largest(layers, layers_needed), kth_largest(positions, positions_needed))
-    return critical
+    critical = kth_largest(layers, layers_needed)
+    feature = np.flatnonzero(critical >= least)
+    on_positions = kth_largest(positions.take(feature, axis=1), positions_needed)
+    found = np.zeros_like(critical)
+    found[feature] = np.minimum(critical[feature], on_positions)
+    found[found < least] = 0
+    return found

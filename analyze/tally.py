@@ -27,7 +27,8 @@ POOLED_BYTES = 2**30
 class Tally:
     """What the sequences hold: the counted units and what each sequence says alone.
 
-    ``critical``: (sequence, feature) critical patterns of the rule applied to each analysed sequence by itself.
+    ``critical``: (sequence, feature) critical patterns of the rule applied to each analysed sequence by itself, 0
+    where they are below the smallest threshold.
     """
 
     units: Units
@@ -46,8 +47,9 @@ def take_tally(plan: Plan, source: PeakSource) -> Tally:
 
 
 def _alone(plan: Plan, peaks: SequencePeaks, layers: Patterns) -> Patterns:
-    """Critical patterns of one sequence by itself."""
-    return critical_patterns(layers, peaks.position, plan.layers_needed, plan.sequence_positions_needed)
+    """Critical patterns of one sequence by itself, 0 where they are below the smallest threshold."""
+    shares = (plan.layers_needed, plan.sequence_positions_needed)
+    return critical_patterns(layers, peaks.position, *shares, least=plan.thresholds[0])
 
 
 def _lengths(plan: Plan, critical: Patterns) -> Counts:
@@ -77,7 +79,7 @@ def _by_sequence(plan: Plan, source: PeakSource) -> Tally:
                 critical=critical[row, feature],
                 peak=peak[feature],
                 layers=Staircase.of(counts_at_least(layers[:, feature], plan.thresholds), lengths),
-                positions=Staircase.of(counts_at_least(peaks.position[:, feature], plan.thresholds), lengths),
+                positions=Staircase.of(counts_at_least(peaks.position.take(feature, axis=1), plan.thresholds), lengths),
                 times=None,
                 layers_total=plan.layers_total,
                 positions_total=plan.positions_total,

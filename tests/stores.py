@@ -111,7 +111,7 @@ def write_store(
     """Write a store and return what its sites hold, decoded to float32.
 
     ``values`` gives each site a float32 array (layer, sequence, position, feature), rounded here to ``encoding``.
-    ``missing`` lists (layer, sequence) cells left uncommitted, with the data of their sequence's peaks unwritten;
+    ``missing`` lists (layer, sequence) cells left unwritten, and with them their sequence's position peaks;
     ``complete=False`` leaves out the last layer of the last sequence. ``position_chunk`` splits the slices along
     position, as capture does with long sequences.
     """
@@ -138,17 +138,15 @@ def write_store(
     for sequence in range(sequences):
         written = [layer for layer in range(layers) if (layer, sequence) not in absent]
         for site, array in held.items():
-            for layer in written:
-                cell = array[layer, sequence]
+            own = array[:, sequence]
+            for part in [slice(None)] if len(written) == layers else [slice(layer, layer + 1) for layer in written]:
                 if slices:
-                    writer.write(site, (layer, sequence), as_stored(cell, encoding))
-                peak = as_stored(_largest(cell, axis=0), encoding)
-                writer.write(layer_peak_name(site), (layer, sequence), peak)
-            counts = [np.count_nonzero(~np.isfinite(array[layer, sequence])) for layer in range(layers)]
+                    writer.write(site, (part, sequence), as_stored(own[part], encoding))
+                writer.write(layer_peak_name(site), (part, sequence), as_stored(_largest(own[part], axis=1), encoding))
+            counts = [np.count_nonzero(~np.isfinite(cell)) for cell in own]
             writer.write(nonfinite_name(site), (slice(None), sequence), np.array(counts, np.uint64))
             if len(written) == layers:
-                peak = as_stored(_largest(array[:, sequence], axis=0), encoding)
-                writer.write(position_peak_name(site), (sequence,), peak)
+                writer.write(position_peak_name(site), (sequence,), as_stored(_largest(own, axis=0), encoding))
         writer.commit(written, [sequence])
     return held
 

@@ -95,7 +95,7 @@ def _fitted(results: Sequence[Result], columns: Sequence[Column[Result]], width:
     text = _layout(cells, columns)
     headings = [re.sub(r" |(?<=Top)", "\n", column.heading) for column in columns]
     cells = [[cell.replace(" [", "\n[") for cell in row] for row in cells]
-    for routing, model in ((40, 40), (24, 24), (18, 18), (14, 14), (11, 14), (8, 14), (8, 11)):
+    for routing, model in ((40, 40), (24, 24), (18, 18), (14, 14), (11, 14), (11, 11), (8, 11)):
         if max(map(len, text.splitlines())) <= width:
             break
         longest = {"Model": model, "Routing": routing, "Experts": 8}
