@@ -15,6 +15,7 @@ MODELS ?=
 CAPTURE_FLAGS ?=
 ANALYZE_FLAGS ?=
 PYTEST_FLAGS ?=
+PYTEST_WORKERS ?= 2
 
 # $(call or_else,what to do next): ends a command that may fail
 or_else = || { status=$$?; echo "make $@: $(1)" >&2; exit $$status; }
@@ -50,7 +51,8 @@ demo: $(INSTALLED) ## capture and analyse a real small model on real text: minut
 	@echo "next:  $(BIN)/analyze --store $(DEMO_STORE) --magnitude 2:12:0.5"
 
 test: $(INSTALLED) ## run all tests
-	@$(BIN)/python -m pytest $(PYTEST_FLAGS) \
+	@# One torch thread a worker: two workers with two threads each took half as long again on two cores.
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest --numprocesses $(PYTEST_WORKERS) $(PYTEST_FLAGS) \
 		$(call or_else,tests failed. Run one alone: $(BIN)/python -m pytest -x --last-failed)
 
 lint: $(INSTALLED) ## check style and types and who imports whom
