@@ -36,7 +36,7 @@ class SiteHooks:
         self._receive = receive
         self._stack = ExitStack()
         self._shape = (0, 0, 0)
-        self._fired: dict[tuple[str, int], int] = {}
+        self._fired: set[tuple[str, int]] = set()
         self._shared: dict[int, tuple[str, torch.Tensor]] = {}
         self._shared_sites = {name for site in sites if site.alias for name in (site.name, site.alias)}
 
@@ -65,23 +65,28 @@ class SiteHooks:
         self._shared.clear()
 
     def check(self) -> None:
-        """Raise CaptureError unless every site of every layer fired exactly once since ``expect``."""
-        wrong = [
-            f"{site.name} of layer {layer} ({path}) fired {count} times"
+        """Raise CaptureError unless every site of every layer fired since ``expect``; a second time it never does."""
+        silent = [
+            f"{site.name} of layer {layer} ({path})"
             for site in self._sites
             for layer, path in enumerate(site.modules)
-            if (count := self._fired.get((site.name, layer), 0)) != 1
+            if (site.name, layer) not in self._fired
         ]
-        if wrong:
+        if silent:
             raise CaptureError(
-                f"{len(wrong)} sites did not fire exactly once in a forward: {'; '.join(wrong[:4])}. "
+                f"{len(silent)} sites did not fire in a forward: {'; '.join(silent[:4])}. "
                 "The store is incomplete and says so; please report this architecture"
             )
 
     def _hook(self, site: Site, layer: int, path: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             hidden = self._checked(kwargs.get("hidden_states", args[0] if args else None), f"{site.name} at {path}")
-            self._fired[site.name, layer] = self._fired.get((site.name, layer), 0) + 1
+            if (site.name, layer) in self._fired:
+                raise CaptureError(
+                    f"{site.name} of layer {layer} ({path}) fired a second time in one forward. "
+                    "The store is incomplete and says so; please report this architecture"
+                )
+            self._fired.add((site.name, layer))
             if site.name in self._shared_sites:
                 self._same_tensor(site, layer, hidden)
             if site.alias is None:
