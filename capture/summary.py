@@ -23,16 +23,12 @@ def summarise(store: Path, seconds: float, computed: int) -> str:
     d = run.dimensions
     raw = sum(run.array(name).nbytes for name in run.group.array_keys())
     size = store_bytes(store)
-    nll = run.read("token_nll").astype(np.float64)
-    scored = nll[~np.isnan(nll)]
-    with np.errstate(over="ignore"):
-        perplexity = f"{float(np.exp(scored.mean())):.2f}" if scored.size else "none (one position has no next token)"
     lines = [
         f"tokens       {d.sequences * d.positions:,} ({d.sequences} sequences x {d.positions})",
         f"raw          {human_bytes(raw)}",
         f"compressed   {human_bytes(size)} (ratio {size / raw:.3f})",
         f"seconds      {seconds:.1f}" + ("" if computed else " (nothing to compute)"),
-        f"perplexity   {perplexity}",
+        f"perplexity   {_perplexity(run.read('token_nll'))}",
     ]
     bad = {site: run.read(nonfinite_name(site)) for site in run.info.stored_sites}
     total = sum(int(counts.sum()) for counts in bad.values())
@@ -43,6 +39,18 @@ def summarise(store: Path, seconds: float, computed: int) -> str:
         lines.append("non-finite   none")
     command = shlex.join(["analyze", "--store", str(store), "--magnitude", "6"])
     return "\n".join([*lines, f"store        {store}", f"next         {command}"])
+
+
+def _perplexity(token_nll: npt.NDArray[np.float32]) -> str:
+    """exp of the mean loss; position 0 has none, and a NaN or infinite one elsewhere is never passed over."""
+    scored = token_nll[:, 1:].astype(np.float64)
+    if not scored.size:
+        return "none (one position has no next token)"
+    bad = int(np.count_nonzero(~np.isfinite(scored)))
+    if bad:
+        return f"none ({bad:,} of {scored.size:,} losses are NaN or infinite)"
+    with np.errstate(over="ignore"):
+        return f"{float(np.exp(scored.mean())):.2f}"
 
 
 def _worst_cells(counts: Mapping[str, npt.NDArray[Any]], most: int = 3) -> str:
