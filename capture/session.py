@@ -27,11 +27,11 @@ from capture.record import describe_run
 from capture.sink import Sink
 from capture.sites import find_sites
 from capture.summary import summarise
-from capture.text import TextSource, parse_text
+from capture.text import TextSource, parse_text, pinned
 from schemas.bits import encoding_named
-from schemas.errors import CapacityError, SignatureError, StoreError
+from schemas.errors import CapacityError, InputError, SignatureError, StoreError
 from schemas.provenance import FORMAT, CorpusInfo, RunInfo, differences
-from schemas.run import Run, RunWriter, create_run, store_bytes
+from schemas.run import Run, RunWriter, create_run, is_url, store_bytes
 
 __all__ = ["CaptureSettings", "run_capture"]
 
@@ -68,6 +68,8 @@ def run_capture(settings: CaptureSettings) -> int:
     text = parse_text(settings.text)
     overlap = parse_overlap(settings.overlap)
     source = find_model(settings.model)
+    if settings.store and is_url(settings.store):
+        raise InputError(f"--store {settings.store}: capture writes to a local folder; copy the finished store there")
     store = Path(settings.store) if settings.store else source.default_store
     device = choose_device(settings.device)
     existing = _existing_run(store, settings.overwrite)
@@ -110,20 +112,21 @@ def run_capture(settings: CaptureSettings) -> int:
 
     windows = WindowSettings(settings.sequences, settings.length, overlap, settings.bos, settings.seed)
     corpus, corpus_info = _corpus(text, folder, windows, existing)
-    folder, revision = checkpoint_folder(source, weights=True)
+    folder, revision = checkpoint_folder(source, weights=True, revision=revision)
     info = describe_run(source, revision, folder, plan, corpus_info, device, settings.command)
-    if existing is None:
-        if settings.overwrite and store.exists():
-            _discard(store)
-        create_run(store, info, plan.arrays, {"token_id": corpus.token_id, "token_mask": corpus.token_mask})
-    else:
+    if existing is not None:
         _require_same(existing, info)
-    writer = RunWriter(store)
-    done = set(writer.complete_sequences())
+    done = set(existing.complete_sequences()) if existing else set()
     missing = [sequence for sequence in range(settings.sequences) if sequence not in done]
     if missing:
         _say(settings, _opening_line(store, plan, device, len(done)))
+        # Before the store is made or replaced: a checkpoint that cannot be loaded leaves everything as it was.
         model = load_model(folder, skeleton, device)
+        if existing is None:
+            if store.exists():
+                _discard(store)
+            create_run(store, info, plan.arrays, {"token_id": corpus.token_id, "token_mask": corpus.token_mask})
+        writer = RunWriter(store)
         with (
             Progress(settings.sequences, len(done), quiet=settings.quiet) as progress,
             Sink(writer, plan, committed=progress.advance) as sink,
@@ -158,7 +161,9 @@ def _opening_line(store: Path, plan: CapturePlan, device: torch.device, done: in
 
 def _existing_run(store: Path, overwrite: bool) -> Run | None:
     """The run at ``store``, None where there is nothing or it is to be replaced; StoreError for anything else."""
-    if not store.exists():
+    there = os.path.exists(store)  # Path.exists raises where a folder may not be looked into
+    _require_writable(store if there and not overwrite else store.absolute().parent, store)
+    if not there:
         return None
     try:
         run = Run(store)
@@ -167,6 +172,15 @@ def _existing_run(store: Path, overwrite: bool) -> Run | None:
             return None
         raise StoreError(f"--store {store} exists and is no run that can be continued: {error}") from None
     return None if overwrite else run
+
+
+def _require_writable(folder: Path, store: Path) -> None:
+    """Raise StoreError unless ``folder`` can be written or made: known before a model is downloaded."""
+    nearest = next(path for path in (folder, *folder.parents) if os.path.exists(path))
+    if not nearest.is_dir():
+        raise StoreError(f"cannot write --store {store}: {nearest} is a file; give a folder that is not there yet")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise StoreError(f"cannot write --store {store}: no permission to write in {nearest}; give another --store")
 
 
 def _is_run_store(store: Path) -> bool:
@@ -226,9 +240,11 @@ def _corpus(text: TextSource, folder: Path, windows: WindowSettings, existing: R
             )
             if corpus.token_sha256 == held.token_sha256:
                 return corpus, held
+    text = pinned(text)
     corpus = read_corpus(text, tokenizer, windows)
     info = CorpusInfo(
         **asked,
+        revision=text.revision,
         bos_added=corpus.bos_added,
         bos_token_id=corpus.bos_token_id,
         end_of_text_token=corpus.end_of_text_token,
