@@ -13,7 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from analyze.answer import answer as answer
+    from analyze.answers import answer as answer
     from analyze.definitions import DEFINITIONS as DEFINITIONS
     from analyze.formats import render as render
     from analyze.question import Question as Question
@@ -26,7 +26,7 @@ _HOMES = {
     "DEFINITIONS": "analyze.definitions",
     "Question": "analyze.question",
     "Result": "analyze.results",
-    "answer": "analyze.answer",
+    "answer": "analyze.answers",
     "ask": "analyze.question",
     "render": "analyze.formats",
 }

@@ -106,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from analyze.answer import answer
+    from analyze.answers import answer
     from analyze.formats import render
     from analyze.progress import shown_progress, silent_progress
     from analyze.question import ask

@@ -17,6 +17,7 @@ __all__ = [
     "Column",
     "document_columns",
     "feature_columns",
+    "parameters",
     "rows_of",
     "title_of",
 ]
@@ -33,13 +34,17 @@ class Column(Generic[Row]):
     right: bool = True
 
 
-def _parameters(count: int) -> str:
-    """A parameter count as papers write it: 135M, 1.3B, 30.5B."""
-    for size, letter in ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "K")):
-        if count >= size:
-            rounded = f"{count / size:.1f}".removesuffix(".0") if count < 100 * size else f"{count / size:.0f}"
-            return rounded + letter
-    return str(count)
+def parameters(count: int) -> str:
+    """A parameter count as papers write it: three figures at most.
+
+    >>> parameters(134_515_008), parameters(30_532_122_624)
+    ('135M', '30.5B')
+    """
+    for size, letter in ((10**12, "T"), (10**9, "B"), (10**6, "M")):
+        scaled = float(f"{count / size:.3g}")
+        if scaled >= 1:
+            return (f"{scaled:.1f}".removesuffix(".0") if scaled < 100 else f"{scaled:.0f}") + letter
+    return f"{count:,}"
 
 
 def _experts(result: Result) -> str:
@@ -82,8 +87,8 @@ def _most_common(result: Result) -> str:
 
 MODEL_COLUMNS: tuple[Column[Result], ...] = (
     Column("Model", lambda r: r.info.model.name, right=False),
-    Column("Total", lambda r: _parameters(r.info.model.total_parameters)),
-    Column("Active", lambda r: _parameters(r.info.model.active_parameters)),
+    Column("Total", lambda r: parameters(r.info.model.total_parameters)),
+    Column("Active", lambda r: parameters(r.info.model.active_parameters)),
     Column("Experts", _experts),
     Column("Top-k", lambda r: "-" if r.info.model.top_k is None else str(r.info.model.top_k)),
     Column("Routing", lambda r: r.info.model.routing or "-", right=False),

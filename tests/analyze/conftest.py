@@ -31,9 +31,7 @@ def noisy_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four sequences of heavy-tailed values at two sites, with one feature raised: outliers at many magnitudes."""
     path = tmp_path_factory.mktemp("stores") / "noisy.zarr"
     random = np.random.default_rng(7)
-    values = {
-        site: (random.standard_t(3, (5, 4, 20, 12)) * 2).astype(np.float32) for site in ("ln_attn", "ln_mlp")
-    }
+    values = {site: (random.standard_t(3, (5, 4, 20, 12)) * 2).astype(np.float32) for site in ("ln_attn", "ln_mlp")}
     values["ln_attn"][..., 3] += 9
     write_store(path, values)
     return path

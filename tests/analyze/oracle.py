@@ -124,10 +124,8 @@ class _World:
             for site in sites
             for layer in layers
         }
-        if block:
-            hit_layers = [any(cells[site, layer] for site in sites) for layer in layers]
-        else:
-            hit_layers = list(cells.values())
+        blocks = [any(cells[site, layer] for site in sites) for layer in layers]
+        hit_layers = blocks if block else list(cells.values())
         hit_positions = [
             any(hit(site, layer, q, p) for site in sites for layer in layers) for q in sequences for p in positions
         ]
@@ -181,7 +179,7 @@ def _unit(
     on_positions: Fraction,
 ) -> tuple[Unit, float, Fraction, Fraction]:
     present = sorted({abs(value) for value in world.all_values(feature, scope)})
-    critical = max(m for m in present if meets(m))
+    critical = next(m for m in reversed(present) if meets(m))
     hits = _hits(world, feature, magnitude, scope)
     sides = {value > 0 for value in hits if value != 0}
     unit = Unit(

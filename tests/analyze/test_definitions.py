@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analyze.answer import answer
+from analyze.answers import answer
 from analyze.definitions import DEFINITIONS
 from analyze.question import ask
 from analyze.results import Result
@@ -19,7 +19,7 @@ from tests.analyze.oracle import Answer, expected
 from tests.analyze.worlds import PRESETS, SHARES, World, stored, worlds
 from tests.stores import write_store
 
-MAGNITUDES = ("6", "0.001", "5.97", "6.001", "8.5", "12", "70000", "1e40")
+MAGNITUDES = ("6", "0.001", "5.97", "6.001", "12", "70000")
 
 
 def agree(result: Result, told: Answer) -> None:
@@ -48,7 +48,7 @@ def test_the_oracle_knows_every_preset() -> None:
     assert tuple(DEFINITIONS) == PRESETS
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(worlds(), st.sampled_from(SHARES), st.sampled_from(SHARES))
 def test_peaks_answer_every_definition_as_loops_do(world: World, layers: str, positions: str) -> None:
     with stored(world) as (path, values):

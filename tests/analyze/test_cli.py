@@ -1,0 +1,175 @@
+"""The command: what it prints where, what it exits with, what it imports, and that its help is true."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from analyze.cli import main
+from tests.analyze.conftest import Command
+
+HEAVY = ("torch", "transformers", "dask", "xarray", "zarr", "numpy", "pydantic", "tabulate")
+
+
+def in_a_process(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = "import sys; from analyze.cli import main; status = main(['--help']); print(*sys.modules); sys.exit(status)"
+    done = in_a_process(code)
+    assert done.returncode == 0
+    assert "usage: analyze" in done.stdout
+    loaded = set(done.stdout.split())
+    assert "analyze.cli" in loaded
+    assert not loaded & set(HEAVY)
+
+
+def test_an_answer_from_peaks_imports_no_dask(noisy_store: Path) -> None:
+    code = (
+        f"import sys; from analyze.cli import main; status = main(['--store', {str(noisy_store)!r}]); "
+        "print(*sys.modules); sys.exit(status)"
+    )
+    done = in_a_process(code)
+    assert done.returncode == 0, done.stderr
+    loaded = set(done.stdout.split())
+    assert "zarr" in loaded
+    assert not loaded & {"torch", "transformers", "dask", "xarray", "pandas", "capture"}
+
+
+def test_every_example_of_the_help_is_understood(
+    capsys: pytest.CaptureFixture[str], noisy_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main(["--help"])
+    examples = [line.strip() for line in capsys.readouterr().out.splitlines() if line.startswith("  analyze --store")]
+    assert len(examples) >= 5
+    monkeypatch.chdir(tmp_path)
+    Path("runs").mkdir()
+    Path("runs/qwen3.zarr").symlink_to(noisy_store)
+    for example in examples:
+        words = shlex.split(example.split(">")[0].replace("runs/*.zarr", "runs/qwen3.zarr"))
+        assert main(words[1:]) == 0, example
+        assert capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--magnitude", "-6"], "--magnitude '-6' is negative"),
+        (["--magnitude", "nan"], "--magnitude 'nan' is not a number"),
+        (["--magnitude", "2:12:0"], "has a step of 0"),
+        (["--magnitude", "2:12"], "write START:STOP:STEP"),
+        (["--layers", "25"], "did you mean 25%?"),
+        (["--layers", "a lot"], "--layers 'a lot' is not a share"),
+        (["--positions", "0%"], "--positions '0%' is nothing"),
+        (["--sites", "ln_q"], "has no site 'ln_q'; it has: ln_attn, ln_mlp"),
+        (["--sites", "ln_attn,ln_attn"], "names a site twice"),
+        (["--sites", "ln_attn,"], "has an empty name"),
+        (["--engine", "peaks", "--details"], "--details needs the slices"),
+        (["--details", "--magnitude", "1:300:0.5"], "distinct magnitudes; the limit is 256"),
+        (["--definition", "dettmers"], "invalid choice: 'dettmers'"),
+        (["--engine", "gpu"], "invalid choice: 'gpu'"),
+        (["--format", "xml"], "invalid choice: 'xml'"),
+        (["--features", "-1"], "--features"),
+        (["--features", "many"], "'many' is not a number of features: write 25, 0 or all"),
+        (["--unknown"], "unrecognized arguments"),
+    ],
+)
+def test_input_that_cannot_be_used(analyze: Command, noisy_store: Path, arguments: list[str], told: str) -> None:
+    status, out, err = analyze("--store", noisy_store, *arguments)
+    assert (status, out) == (2, "")
+    assert "analyze: error: " in err
+    assert told in err
+    assert "Traceback" not in err
+
+
+def test_a_store_must_be_given(analyze: Command) -> None:
+    status, _, err = analyze("--magnitude", "6")
+    assert status == 2
+    assert "--store" in err
+
+
+def test_stores_may_follow_one_flag_or_several(analyze: Command, noisy_store: Path) -> None:
+    status, out, _ = analyze("--store", noisy_store, noisy_store, "--store", noisy_store, "--format", "json")
+    assert status == 0
+    assert [result["store"] for result in json.loads(out)["results"]] == [str(noisy_store)] * 3
+
+
+def test_nothing_is_printed_where_one_of_several_stores_fails(analyze: Command, noisy_store: Path) -> None:
+    status, out, err = analyze("--store", noisy_store, noisy_store / "absent")
+    assert (status, out) == (2, "")
+    assert "absent" in err
+
+
+def test_a_reader_that_leaves_early_is_no_error(noisy_store: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "analyze",
+        "--store",
+        str(noisy_store),
+        "--magnitude",
+        "1:12:0.02",
+        "--format",
+        "json",
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == b'{"results": [\n'
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 0
+
+
+def test_an_interrupt_exits_with_130(noisy_store: Path) -> None:
+    code = (
+        "import sys, time, analyze.answers, analyze.cli\n"
+        "def wait(*_):\n    print('waiting', flush=True)\n    time.sleep(60)\n"
+        "analyze.answers.take_tally = wait\n"
+        f"sys.exit(analyze.cli.main(['--store', {str(noisy_store)!r}]))"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == b"waiting\n"
+        time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.read() == b"analyze: interrupted\n"
+        assert process.wait() == 130
+
+
+def test_data_goes_to_stdout_alone(analyze: Command, noisy_store: Path) -> None:
+    status, out, err = analyze("--store", noisy_store, "--engine", "slices", "--format", "csv")
+    assert (status, err) == (0, "")
+    assert len(out.splitlines()) == 2
+
+
+def test_progress_is_told_now_and_then_on_stderr(
+    analyze: Command, noisy_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("analyze.progress._SECONDS_BETWEEN_LINES", 0.0)
+    _, _, err = analyze("--store", noisy_store, "--engine", "slices", "--format", "csv")
+    assert "analyze: slices: 3 of 4 sequences" in err
+    _, _, quiet = analyze("--store", noisy_store, "--engine", "slices", "--format", "csv", "--quiet")
+    assert quiet == ""
+
+
+def test_the_package_gives_its_names_when_asked() -> None:
+    import analyze
+
+    assert {name: getattr(analyze, name).__name__ for name in ("answer", "ask", "render")} == {
+        "answer": "answer",
+        "ask": "ask",
+        "render": "render",
+    }
+    assert set(analyze.__all__) >= {"DEFINITIONS", "Question", "Result"}
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = analyze.nothing
