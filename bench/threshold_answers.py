@@ -1,0 +1,103 @@
+"""What an answer costs: peaks of Qwen3-30B's geometry, against the obvious program over the same peaks."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from analyze import answer, ask
+from bench.rounds import Comparison, compare
+from schemas.bits import decode, encoding_named
+from schemas.layout import Dimensions, layer_peak_name, plan_arrays, position_peak_name
+from schemas.provenance import CorpusInfo, ModelInfo, RunInfo, SiteInfo, SoftwareInfo
+from schemas.run import Run, RunWriter, create_run
+
+__all__ = ["run"]
+
+DIMENSIONS = Dimensions(layers=48, sequences=16, positions=2048, features=2048)
+SITES = ("ln_attn", "ln_mlp")
+SWEEP = "2:12:0.25"
+
+
+def run() -> Iterator[Comparison]:
+    """A sweep against one threshold, and one threshold against the obvious program."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = Path(folder, "peaks.zarr")
+        _write_peaks(store)
+        question, sweep = ask("6"), ask(SWEEP)
+        yield compare(
+            f"41 thresholds ({SWEEP}) from the peaks of 48 layers x 2 sites x 16 x 2048 x 2048",
+            lambda: answer(store, sweep),
+            "one threshold from the same peaks",
+            lambda: answer(store, question),
+            bar=1.5,
+        )
+        yield compare(
+            "one threshold from the same peaks",
+            lambda: answer(store, question),
+            "read, decode to float32, compare, reduce, once",
+            lambda: _obvious(store, 6.0),
+            rounds=3,
+        )
+
+
+def _write_peaks(path: Path) -> None:
+    encoding = encoding_named("bfloat16")
+    d = DIMENSIONS
+    model = ModelInfo(
+        name="bench",
+        id="bench",
+        architecture="none",
+        model_type="none",
+        layers=d.layers,
+        hidden_size=d.features,
+        vocabulary_size=1,
+        total_parameters=0,
+        active_parameters=0,
+        native_dtype="bfloat16",
+        compute_dtype="bfloat16",
+        stored_dtype="bfloat16",
+    )
+    corpus = CorpusInfo(
+        source="random", sequences=d.sequences, length=d.positions, token_sha256="", tokenizer_sha256=""
+    )
+    software = SoftwareInfo(
+        outlier_features="0", python="", torch="", transformers="", zarr="", engine="none", device="cpu", batch_size=1
+    )
+    info = RunInfo(
+        created="",
+        command=["capture"],
+        bits="bfloat16",
+        sites={site: SiteInfo() for site in SITES},
+        model=model,
+        corpus=corpus,
+        software=software,
+        signature={},
+    )
+    create_run(path, info, plan_arrays(d, SITES, encoding, slices=False), {})
+    writer = RunWriter(path)
+    random = np.random.default_rng(0)
+    gain = random.lognormal(0.0, 0.5, d.features)
+    for sequence in range(d.sequences):
+        for site in SITES:
+            for name, rows in ((layer_peak_name(site), d.layers), (position_peak_name(site), d.positions)):
+                values = (np.abs(random.standard_normal((rows, d.features), np.float32)) + 1) * gain
+                bits = (values.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
+                writer.write(name, (slice(None), sequence) if rows == d.layers else (sequence,), bits)
+    writer.commit(range(d.layers), range(d.sequences))
+
+
+def _obvious(store: Path, magnitude: float) -> int:
+    """The count of the default definition, as one would first write it."""
+    held = Run(store)
+    pairs = 0
+    for sequence in range(DIMENSIONS.sequences):
+        cells = [held.read(layer_peak_name(site), (slice(None), sequence)) for site in SITES]
+        layers = np.concatenate([decode(c, held.encoding) >= magnitude for c in cells]).mean(axis=0)
+        tokens = [decode(held.read(position_peak_name(site), (sequence,)), held.encoding) for site in SITES]
+        positions = (np.maximum(*tokens) >= magnitude).mean(axis=0)
+        pairs += int(((layers >= 0.25) & (positions >= 0.06)).sum())
+    return pairs
