@@ -52,7 +52,7 @@ def test_json_has_exactly_the_documented_members(analyze: Command, noisy_store: 
     document = strict(out)
     assert list(document) == ["results"]
     first, second = document["results"]
-    page = Path("docs/results.md").read_text()
+    page = (Path(__file__).parents[2] / "docs/results.md").read_text()
     for name in (*first, *first["definition"], *first["features"][0], "hits", "ties", "quartiles"):
         assert f"`{name}`" in page, name
     assert (first["definition"]["magnitude"], second["definition"]["magnitude"]) == (6, 6.5)
