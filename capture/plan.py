@@ -127,8 +127,12 @@ def human_bytes(count: float) -> str:
 
 def human_count(count: int) -> str:
     """``30.5B``: a parameter count in the units that papers use."""
-    scale, unit = next(((10**e, u) for e, u in ((12, "T"), (9, "B"), (6, "M"), (3, "k")) if count >= 10**e), (1, ""))
-    return f"{count / scale:.3g}{unit}"
+    scaled = float(count)
+    for unit in ("", "k", "M", "B", "T"):
+        if scaled < 999.5 or unit == "T":
+            return f"{scaled:.3g}{unit}"
+        scaled /= 1000
+    raise AssertionError("unreachable")
 
 
 def describe_plan(
