@@ -1,0 +1,205 @@
+"""A plan is what would happen: batches that keep their company, bytes of each array, and what won't fit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from capture.model_facts import ModelFacts
+from capture.plan import (
+    EXPECTED_RATIO,
+    LOSS_BLOCK_BYTES,
+    CapturePlan,
+    batches,
+    describe_plan,
+    human_bytes,
+    human_count,
+    make_plan,
+    shortfalls,
+)
+from capture.sites import Site
+from schemas import ENCODINGS
+from schemas.errors import InputError
+from schemas.layout import MAX_CHUNK_BYTES, Dimensions, plan_arrays
+
+FACTS = ModelFacts(
+    architecture="TinyForCausalLM",
+    model_type="tiny",
+    layers=2,
+    hidden_size=8,
+    vocabulary_size=32,
+    max_positions=64,
+    total_parameters=30_532_122_624,
+    active_parameters=3_041_860_608,
+    experts=128,
+    shared_experts=1,
+    top_k=8,
+    routing="softmax, then top-k",
+    quantisation=None,
+    native_dtype="bfloat16",
+    parameter_bytes=1000,
+    attention_implementation="sdpa",
+    experts_implementation="grouped_mm",
+)
+ATTN = Site("ln_attn", ("layers.0.attn", "layers.1.linear"))
+MLP = Site("ln_mlp", ("layers.0.mlp", "layers.1.mlp"))
+ALIAS = replace(MLP, alias="ln_attn")
+
+
+def plan_of(
+    facts: ModelFacts = FACTS,
+    sites: tuple[Site, ...] = (ATTN, MLP),
+    bits: str = "bfloat16",
+    sequences: int = 3,
+    length: int = 16,
+    batch_size: int = 1,
+) -> CapturePlan:
+    return make_plan(facts, sites, ENCODINGS[bits], sequences=sequences, length=length, batch_size=batch_size)
+
+
+@st.composite
+def resumptions(draw: Any) -> tuple[list[int], int, int]:
+    sequences = draw(st.integers(1, 40))
+    missing = draw(st.sets(st.integers(0, sequences - 1)))
+    return sorted(missing), sequences, draw(st.integers(1, 45))
+
+
+@given(resumptions())
+def test_a_resumed_batch_is_one_of_an_uninterrupted_run(case: tuple[list[int], int, int]) -> None:
+    missing, sequences, batch_size = case
+    whole = [
+        [at for at in range(start, start + batch_size) if at < sequences] for start in range(0, sequences, batch_size)
+    ]
+    resumed = [list(batch) for batch in batches(missing, sequences, batch_size)]
+    assert [list(batch) for batch in batches(range(sequences), sequences, batch_size)] == whole
+    assert resumed == [batch for batch in whole if set(batch) & set(missing)]
+
+
+@given(
+    bits=st.sampled_from(list(ENCODINGS)),
+    layers=st.integers(1, 5),
+    features=st.integers(1, 40),
+    sequences=st.integers(1, 6),
+    length=st.integers(1, 64),
+    sites=st.sampled_from([(ATTN,), (MLP,), (ATTN, MLP), (ATTN, ALIAS)]),
+    batch_size=st.integers(1, 6),
+    vocabulary=st.integers(2, 2**22),
+)
+def test_bytes_and_chunks_are_those_of_the_arrays(
+    bits: str,
+    layers: int,
+    features: int,
+    sequences: int,
+    length: int,
+    sites: tuple[Site, ...],
+    batch_size: int,
+    vocabulary: int,
+) -> None:
+    facts = replace(FACTS, layers=layers, hidden_size=features, vocabulary_size=vocabulary)
+    plan = plan_of(facts, sites, bits, sequences, length, batch_size)
+    stored = [site.name for site in sites if site.alias is None]
+    assert plan.stored_sites == stored
+    assert plan.dimensions == Dimensions(layers, sequences, length, features)
+    assert repr(plan.arrays) == repr(plan_arrays(plan.dimensions, stored, ENCODINGS[bits]))  # fills are NaN
+    raw, slices = 0, 0
+    for array in plan.arrays:
+        raw += int(np.prod(array.shape)) * array.dtype.itemsize
+        slices += array.chunk_count if array.name in stored else 0
+        assert int(np.prod(array.chunks)) * array.dtype.itemsize <= MAX_CHUNK_BYTES
+    assert plan.raw_bytes == raw
+    assert slices == len(stored) * layers * sequences  # one slice, one file
+    assert EXPECTED_RATIO[bits] * raw - 1 <= plan.expected_bytes <= raw
+    block = plan.loss_block_positions
+    assert 1 <= block <= length
+    block_bytes = batch_size * vocabulary * 4
+    assert block == 1 or block * block_bytes <= LOSS_BLOCK_BYTES
+    assert block == length or (block + 1) * block_bytes > LOSS_BLOCK_BYTES
+    assert plan.memory_bytes > facts.parameter_bytes
+
+
+def test_memory_grows_with_the_batch_and_with_eager_attention() -> None:
+    facts = replace(FACTS, max_positions=None)
+    small, large = plan_of(facts, length=2048), plan_of(facts, length=2048, batch_size=3)
+    assert large.memory_bytes > small.memory_bytes
+    eager = plan_of(replace(facts, attention_implementation="eager"), length=2048)
+    assert eager.memory_bytes >= small.memory_bytes + 3 * 2048**2 * 4
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"sequences": 0}, r"--sequences 0: must be at least 1"),
+        ({"length": 0}, r"--length 0: must be at least 1"),
+        ({"batch_size": -1}, r"--batch-size -1: must be at least 1"),
+        ({"length": 65}, r"--length 65 is longer than the 64 positions .* use --length 64 or less"),
+    ],
+)
+def test_settings_that_contradict_the_model_are_refused(wrong: dict[str, int], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        plan_of(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_model_without_a_longest_position_takes_any_length() -> None:
+    assert plan_of(replace(FACTS, max_positions=None), length=10**6).dimensions.positions == 10**6
+    assert plan_of(length=64).dimensions.positions == 64
+
+
+def test_shortfalls_begin_one_byte_short() -> None:
+    plan = plan_of()
+    memory, disk = plan.memory_bytes, plan.expected_bytes
+    assert shortfalls(plan, memory, disk) == []
+    assert shortfalls(plan, None, disk) == []
+    (reason,) = shortfalls(plan, memory - 1, disk)
+    assert "of memory" in reason
+    assert "--batch-size" in reason
+    (reason,) = shortfalls(plan, memory, disk - 1)
+    assert "of disk" in reason
+    assert "--store" in reason
+    assert len(shortfalls(plan, memory - 1, disk - 1)) == 2
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"), (1, "1 B"), (999, "999 B"), (1000, "1 kB"), (1500, "1.5 kB"), (999_499, "999 kB"),
+        (999_500, "1 MB"), (2**30, "1.07 GB"), (999_999_999_999, "1 TB"), (1.5e15, "1.5e+03 TB"),
+    ],
+)  # fmt: skip
+def test_bytes_in_words(count: float, text: str) -> None:
+    assert human_bytes(count) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0"), (999, "999"), (1000, "1k"), (124_439_808, "124M"), (999_499, "999k"), (999_500, "1M"),
+        (999_999_999, "1B"), (30_532_122_624, "30.5B"), (1_500_000_000_000, "1.5T"),
+    ],
+)  # fmt: skip
+def test_parameters_in_words(count: int, text: str) -> None:
+    assert human_count(count) == text
+
+
+def test_a_plan_is_described() -> None:
+    plan = plan_of(sites=(ATTN, ALIAS), batch_size=2)
+    told = describe_plan(
+        plan, model="tiny-moe", store="runs/tiny.zarr", device="cpu", available_bytes=None, disk_free_bytes=5_000_000
+    )
+    rows = {line[:12].strip(): line[12:] for line in told.splitlines()}
+    assert rows["model"] == (
+        "tiny-moe: TinyForCausalLM, 2 layers, hidden size 8; 128 + 1 shared experts, 8 a token (softmax, then top-k)"
+    )
+    assert rows["parameters"] == "30.5B, 3.04B active a token"
+    assert rows["sites"] == "ln_attn, ln_mlp (same tensor as ln_attn)"
+    assert rows["ln_attn"] == "layers.*.attn (1 layers), layers.*.linear (1 layers)"
+    assert rows["ln_mlp"] == "layers.*.mlp (2 layers)"
+    assert rows["tokens"] == "3 sequences x 16 = 48"
+    assert rows["batches"] == "2 of 2"
+    assert f"{human_bytes(plan.raw_bytes)} raw" in rows["store"]
+    assert rows["disk"] == "5 MB free"
+    assert "(unknown available)" in rows["memory"]
