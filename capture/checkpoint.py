@@ -69,13 +69,13 @@ def find_model(name: str) -> ModelSource:
                 return ModelSource(name, f"{preset.hub_id} ({preset.package})", folder, name)
         return ModelSource(name, preset.hub_id, None, name)
     folder = Path(name).expanduser()
-    if folder.is_dir():
+    if name and folder.is_dir():
         weight_files(folder)
         return ModelSource(name, folder.resolve().name, folder)
-    if folder.exists():
+    if folder.is_file():
         raise InputError(f"--model {name} is a file; give the folder that holds config.json and *.safetensors")
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or name.startswith("."):
-        near = difflib.get_close_matches(name, PRESETS, n=3, cutoff=0.5)
+        near = difflib.get_close_matches(name.lower(), PRESETS, n=3, cutoff=0.5)
         hint = f" Did you mean {' or '.join(near)}?" if near else ""
         raise InputError(
             f"--model {name}: no preset, folder or Hub id (OWNER/NAME) is called that.{hint} "
@@ -95,7 +95,7 @@ def weight_files(folder: Path) -> list[Path]:
     if index.is_file():
         try:
             names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{index} is not a readable index of shards: {error!r}") from None
         missing = [name for name in names if not (folder / name).is_file()]
         if missing:
@@ -164,11 +164,18 @@ def _require_checkpoint(files: Sequence[str], where: object) -> None:
 
 
 def safetensors_header(file: Path) -> tuple[dict[str, Any], int]:
-    """(tensor name -> dtype, shape, data_offsets; offset of the data) of one safetensors file."""
+    """(tensor name -> dtype, shape, data_offsets; offset of the data) of a safetensors file; ValueError for others."""
     with file.open("rb") as stream:
         (size,) = struct.unpack("<Q", stream.read(8))
-        header: dict[str, Any] = json.loads(stream.read(size))
+        if size > file.stat().st_size - 8:
+            raise ValueError("it ends before its header does")
+        header = json.loads(stream.read(size))
+    if not isinstance(header, dict):
+        raise ValueError("its header is no JSON object")
     header.pop("__metadata__", None)
+    for name, about in header.items():
+        if not isinstance(about, dict) or not {"dtype", "shape", "data_offsets"} <= set(about):
+            raise ValueError(f"its header does not say where tensor {name} is")
     return header, 8 + size
 
 
@@ -182,7 +189,7 @@ def fingerprint(files: list[Path]) -> str:
     for file in files:
         try:
             header, start = safetensors_header(file)
-        except (OSError, ValueError, struct.error, MemoryError) as error:
+        except (OSError, ValueError, RecursionError, struct.error) as error:
             raise InputError(f"{file} is not a readable safetensors file: {error}") from None
         for name, about in header.items():
             tensors[name] = (file, start, about)
@@ -195,8 +202,9 @@ def fingerprint(files: list[Path]) -> str:
             digest.update(json.dumps([name, about["dtype"], about["shape"]]).encode())
             blocks = [(begin, end - begin)]
             if end - begin > WHOLE_TENSOR_BYTES:
-                step = (end - begin - SAMPLE_BYTES) // (SAMPLES_OF_A_TENSOR - 1)
-                blocks = [(begin + i * step, SAMPLE_BYTES) for i in range(SAMPLES_OF_A_TENSOR)]
+                room = end - begin - SAMPLE_BYTES
+                steps = SAMPLES_OF_A_TENSOR - 1
+                blocks = [(begin + room * i // steps, SAMPLE_BYTES) for i in range(SAMPLES_OF_A_TENSOR)]
             for offset, size in blocks:
                 opened[file].seek(start + offset)
                 data = opened[file].read(size)
