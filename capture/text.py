@@ -138,7 +138,10 @@ def _jsonl(source: TextSource, path: Path) -> Iterator[str]:
                 raise InputError(f"--text {path}: line {number} is not JSON in UTF-8: {_sentence(error)}") from None
             if not isinstance(row, dict):
                 raise InputError(f"--text {path}: line {number} holds a {type(row).__name__}, not an object of columns")
-            yield from _column([row], source)
+            for document in _column([row], source):
+                if not document.isascii() and re.search("[\ud800-\udfff]", document):
+                    raise InputError(f"--text {path}: line {number} holds half of a surrogate pair, which is no text")
+                yield document
 
 
 def _parquet(source: TextSource, path: Path) -> Iterator[str]:
