@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
 
@@ -38,6 +39,7 @@ exit status: 0 answered, 1 failed, 2 input that cannot be used, 130 interrupted"
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="analyze",
+        usage="analyze --store PATH [PATH ...] [--magnitude M] [options]   (analyze --help lists them)",
         description=_DESCRIPTION,
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -81,10 +83,21 @@ def _feature_count(text: str) -> int:
     return int(text)
 
 
+def _with_negative_values(argv: Sequence[str]) -> list[str]:
+    """``--flag -2:3:1`` as ``--flag=-2:3:1``: argparse takes the value for a flag and would not say what is wrong."""
+    joined: list[str] = []
+    for word in argv:
+        if joined and joined[-1] in ("--magnitude", "--layers", "--positions") and re.match(r"-[0-9.]", word):
+            joined[-1] += "=" + word
+        else:
+            joined.append(word)
+    return joined
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with ``argv`` (default: the process's own); returns its exit status."""
     try:
-        arguments = _parser().parse_args(argv)
+        arguments = _parser().parse_args(_with_negative_values(sys.argv[1:] if argv is None else argv))
     except SystemExit as leaving:
         return int(leaving.code or 0)
     from schemas.errors import OutlierFeaturesError

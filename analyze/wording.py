@@ -96,6 +96,11 @@ def notes(results: Sequence[Result]) -> list[str]:
         f"Per sequence: features that meet the rule in one sequence alone ({per_sequence}mean, and bootstrap 95% "
         "interval over sequences). Mean L%, S%: share of layers and of positions hit, mean over what is counted."
     )
+    if results[0].detail is not None:
+        lines.append(
+            "Hits, ties (hits equal to the magnitude) and one-sided (all hits of one sign): of the counted units. Most "
+            "common feature: the counted one with most hits in all analysed sequences, and the quartiles of those hits."
+        )
     lines.append(f"Answered from {', '.join(sorted({answered_words(plan) for plan in plans}))}.")
     for result in {result.store: result for result in results}.values():
         if result.nonfinite:

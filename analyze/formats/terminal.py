@@ -75,7 +75,10 @@ def render(results: Sequence[Result], limit: int | None) -> Iterator[str]:
 
 
 def _shown_words(result: Result, shown: int) -> str:
-    what = "pairs" if result.plan.question.definition.unit == "sequence-feature" else "features"
+    what = "pair" if result.plan.question.definition.unit == "sequence-feature" else "feature"
+    if result.outliers == 1:
+        return f"the only {what}"
+    what += "s"
     if result.outliers <= shown:
         return f"all {result.outliers:,} {what}, by critical magnitude"
     return f"the {shown:,} of {result.outliers:,} {what} with the largest critical magnitude (--features all for more)"

@@ -63,6 +63,8 @@ def test_every_example_of_the_help_is_understood(
     ("arguments", "told"),
     [
         (["--magnitude", "-6"], "--magnitude '-6' is negative"),
+        (["--magnitude", "-2:12:1"], "--magnitude '-2' in '-2:12:1' is negative"),
+        (["--layers", "-5%"], "--layers '-5%' is not a share"),
         (["--magnitude", "nan"], "--magnitude 'nan' is not a number"),
         (["--magnitude", "2:12:0"], "has a step of 0"),
         (["--magnitude", "2:12"], "write START:STOP:STEP"),
@@ -131,7 +133,8 @@ def test_a_reader_that_leaves_early_is_no_error(noisy_store: Path) -> None:
 
 def test_an_interrupt_exits_with_130(noisy_store: Path) -> None:
     code = (
-        "import sys, time, analyze.answers, analyze.cli\n"
+        "import signal, sys, time, analyze.answers, analyze.cli\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background job starts without
         "def wait(*_):\n    print('waiting', flush=True)\n    time.sleep(60)\n"
         "analyze.answers.take_tally = wait\n"
         f"sys.exit(analyze.cli.main(['--store', {str(noisy_store)!r}]))"
