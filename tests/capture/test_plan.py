@@ -26,26 +26,8 @@ from capture.sites import Site
 from schemas import ENCODINGS
 from schemas.errors import InputError
 from schemas.layout import MAX_CHUNK_BYTES, Dimensions, plan_arrays
+from tests.capture.made_up import FACTS
 
-FACTS = ModelFacts(
-    architecture="TinyForCausalLM",
-    model_type="tiny",
-    layers=2,
-    hidden_size=8,
-    vocabulary_size=32,
-    max_positions=64,
-    total_parameters=30_532_122_624,
-    active_parameters=3_041_860_608,
-    experts=128,
-    shared_experts=1,
-    top_k=8,
-    routing="softmax, then top-k",
-    quantisation=None,
-    native_dtype="bfloat16",
-    parameter_bytes=1000,
-    attention_implementation="sdpa",
-    experts_implementation="grouped_mm",
-)
 ATTN = Site("ln_attn", ("layers.0.attn", "layers.1.linear"))
 MLP = Site("ln_mlp", ("layers.0.mlp", "layers.1.mlp"))
 ALIAS = replace(MLP, alias="ln_attn")
