@@ -27,6 +27,7 @@ __all__ = [
     "load_tokenizer",
     "parse_overlap",
     "read_corpus",
+    "require_vocabulary",
     "tokenizer_digest",
 ]
 
@@ -83,10 +84,24 @@ def load_tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # tokenizers raises bare Exception for a damaged file
         lines = str(error).strip().splitlines()
         raise InputError(f"{folder}: no readable tokenizer ({lines[0] if lines else error!r})") from None
+    if set(tokenizer.get_vocab()) <= set(tokenizer.get_added_vocab()):
+        # What transformers makes of a folder with a configuration and no tokenizer: every text has no tokens.
+        raise InputError(f"{folder}: no readable tokenizer (a tokenizer.json or the like is missing)")
+    return tokenizer
+
+
+def require_vocabulary(corpus: Corpus, vocabulary_size: int, folder: Path) -> None:
+    """Raise InputError where the windows hold an id that the model has no embedding for."""
+    largest = int(corpus.token_id.max())
+    if largest >= vocabulary_size:
+        raise InputError(
+            f"{folder}: its tokenizer is another model's: it gives id {largest}, and the model's vocabulary ends at "
+            f"{vocabulary_size - 1}"
+        )
 
 
 def tokenizer_digest(tokenizer: Any) -> str:

@@ -92,7 +92,7 @@ def build_skeleton(folder: Path, dtype: str) -> Skeleton:
 
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    except (ValueError, KeyError, OSError) as error:
+    except Exception as error:  # a configuration's own checks raise what they like
         raise InputError(f"{folder}: config.json is not one transformers can read: {_sentence(error)}") from None
     quantisation = getattr(config, "quantization_config", None)
     if quantisation is not None and not isinstance(quantisation, dict):
@@ -110,11 +110,27 @@ def build_skeleton(folder: Path, dtype: str) -> Skeleton:
     try:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, dtype=DTYPES[chosen])
-    except ValueError as error:
+    except Exception as error:  # sizes that contradict each other fail wherever they meet
+        kind = getattr(config, "model_type", "this model")
+        unknown = isinstance(error, ValueError) and "Unrecognized configuration class" in str(error)
+        what = f"{kind} is no causal language model" if unknown else f"its config.json makes no {kind} model"
+        raise InputError(f"{folder}: {what}: {_sentence(error)}") from None
+    if _is_encoder(model, config):
         raise InputError(
-            f"{folder}: {getattr(config, 'model_type', 'this model')} is no causal language model: {_sentence(error)}"
-        ) from None
+            f"{folder}: {config.model_type} is no causal language model: it is an encoder, whose tokens see those that "
+            "follow. Use a decoder"
+        )
     return Skeleton(config, model, _facts(model, config, native, method), DTYPES[chosen])
+
+
+def _is_encoder(model: Any, config: Any) -> bool:
+    """True for BERT and its like, which transformers turns into a causal class on request, without a causal mask.
+
+    Their configurations have ``is_decoder`` false, and no attention in them is causal. (GPT-NeoX has the first too.)
+    """
+    return getattr(config, "is_decoder", None) is False and not any(
+        getattr(module, "is_causal", False) for module in model.modules()
+    )
 
 
 def _sentence(error: BaseException) -> str:

@@ -16,7 +16,16 @@ import torch
 import transformers
 
 from capture.checkpoint import checkpoint_folder, find_model
-from capture.corpus import Bos, Corpus, WindowSettings, load_tokenizer, parse_overlap, read_corpus, tokenizer_digest
+from capture.corpus import (
+    Bos,
+    Corpus,
+    WindowSettings,
+    load_tokenizer,
+    parse_overlap,
+    read_corpus,
+    require_vocabulary,
+    tokenizer_digest,
+)
 from capture.device import available_memory_bytes, choose_device
 from capture.engines.resident import capture_resident, load_model
 from capture.model_facts import build_skeleton
@@ -112,6 +121,7 @@ def run_capture(settings: CaptureSettings) -> int:
 
     windows = WindowSettings(settings.sequences, settings.length, overlap, settings.bos, settings.seed)
     corpus, corpus_info = _corpus(text, folder, windows, existing)
+    require_vocabulary(corpus, skeleton.facts.vocabulary_size, folder)
     folder, revision = checkpoint_folder(source, weights=True, revision=revision)
     info = describe_run(source, revision, folder, plan, corpus_info, device, settings.command)
     if existing is not None:

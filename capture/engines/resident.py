@@ -39,6 +39,7 @@ def load_model(folder: Path, skeleton: Skeleton, device: torch.device) -> Any:
             use_safetensors=True,
             local_files_only=True,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # named below; transformers would point to its log
             **options,
         )
         model = model.to(device)
@@ -46,10 +47,12 @@ def load_model(folder: Path, skeleton: Skeleton, device: torch.device) -> Any:
         raise CapacityError(f"{folder} does not fit in the memory of {device}; use --device cpu") from None
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(f"{folder}: the weights cannot be loaded: {str(error).strip()[:400]}") from error
-    missing = sorted(report["missing_keys"])
-    if missing or report["mismatched_keys"]:
-        wrong = [*missing, *(str(key) for key in report["mismatched_keys"])]
-        raise InputError(f"{folder}: {len(wrong)} tensors are missing or of the wrong shape, first {wrong[0]}")
+    wrong = [f"{name} is missing" for name in sorted(report["missing_keys"])]
+    wrong += [
+        f"{name} is {list(stored)}, not {list(wanted)}" for name, stored, wanted in sorted(report["mismatched_keys"])
+    ]
+    if wrong:
+        raise InputError(f"{folder}: the checkpoint does not fill the model in {len(wrong)} places, first: {wrong[0]}")
     model.eval()
     return model
 

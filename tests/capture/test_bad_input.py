@@ -1,0 +1,198 @@
+"""Bad models and bad flags: exit status 2, one message that names the value and the way out, and nothing written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from tests.capture.refused import refused, tree
+from tests.checkpoints import MAXIMUM_POSITIONS, write_checkpoint
+
+Refuse = Callable[..., str]
+
+
+@pytest.fixture
+def folder(checkpoint: Callable[[str], Path], tmp_path: Path) -> Path:
+    """A checkpoint for a test to spoil."""
+    return shutil.copytree(checkpoint("qwen3"), tmp_path / "model")
+
+
+@pytest.fixture
+def refuse(capsys: pytest.CaptureFixture[str], tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch) -> Refuse:
+    """Function to the message of a capture of a model with more flags, after which the folder is as it was."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(model: object, *arguments: object) -> str:
+        before = tree(tmp_path)
+        given = ["--text", text, "--sequences", 2, "--length", 16, "-q", *arguments]
+        message = refused(capsys, "--model", model, *given)
+        assert tree(tmp_path) == before
+        return message
+
+    return run
+
+
+def edit(file: Path, **entries: object) -> None:
+    """Replace entries of a JSON file; None removes one."""
+    held = {**json.loads(file.read_text()), **entries}
+    file.write_text(json.dumps({key: value for key, value in held.items() if value is not None}))
+
+
+def test_an_unknown_model(refuse: Refuse) -> None:
+    message = refuse("qwen3-30")
+    assert message.startswith("--model qwen3-30: no preset, folder or Hub id")
+    assert "Did you mean qwen3-30b" in message
+
+
+def test_a_folder_without_a_checkpoint(refuse: Refuse, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert "empty holds no checkpoint: there is no config.json" in refuse(tmp_path / "empty")
+
+
+def test_a_file_as_model(refuse: Refuse, folder: Path) -> None:
+    message = refuse(folder / "model.safetensors")
+    assert "model.safetensors is a file; give the folder that holds config.json" in message
+
+
+def test_a_checkpoint_of_pickles(refuse: Refuse, folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    message = refuse(folder)
+    assert "only pickled weights (pytorch_model.bin)" in message
+    assert "save_pretrained" in message
+
+
+def test_a_missing_shard(refuse: Refuse, tmp_path: Path) -> None:
+    sharded = write_checkpoint(tmp_path / "sharded", "qwen3", sharded=True)
+    (sharded / "model-00002-of-00003.safetensors").unlink()
+    assert "1 of 3 shards" in refuse(sharded)
+
+
+@pytest.mark.parametrize("kept", [10, 1000, -1])
+def test_a_truncated_checkpoint(kept: int, refuse: Refuse, folder: Path) -> None:
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:kept])
+    assert "model.safetensors is" in refuse(folder)
+
+
+def test_a_checkpoint_without_one_tensor(refuse: Refuse, folder: Path) -> None:
+    state = load_file(folder / "model.safetensors")
+    del state["model.layers.2.mlp.down_proj.weight"]
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    assert "in 1 places, first: model.layers.2.mlp.down_proj.weight is missing" in refuse(folder)
+
+
+def test_a_checkpoint_with_a_tensor_of_another_shape(refuse: Refuse, folder: Path) -> None:
+    state = load_file(folder / "model.safetensors")
+    state["model.layers.2.mlp.down_proj.weight"] = state["model.layers.2.mlp.down_proj.weight"][:-1].clone()
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    assert "in 1 places, first: model.layers.2.mlp.down_proj.weight is [31, 48], not [32, 48]" in refuse(folder)
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "[]", "", "{}", '{"model_type": "no-such-architecture"}', '{"model_type": 3}']
+)
+def test_an_unreadable_configuration(content: str, refuse: Refuse, folder: Path) -> None:
+    (folder / "config.json").write_text(content)
+    assert "config.json is not one transformers can read" in refuse(folder)
+
+
+@pytest.mark.parametrize("entry", [{"hidden_size": "wide"}, {"num_hidden_layers": -1}, {"num_attention_heads": 0}])
+def test_a_configuration_that_makes_no_model(entry: dict[str, object], refuse: Refuse, folder: Path) -> None:
+    edit(folder / "config.json", **entry)
+    assert str(folder) in refuse(folder)
+
+
+@pytest.mark.parametrize("model_type", ["t5", "clip", "vit"])
+def test_a_model_that_predicts_no_next_token(model_type: str, refuse: Refuse, folder: Path) -> None:
+    (folder / "config.json").write_text(json.dumps({"model_type": model_type}))
+    message = refuse(folder)
+    assert f"{model_type} is no causal language model" in message
+
+
+@pytest.mark.parametrize("model_type", ["bert", "roberta"])
+def test_an_encoder(model_type: str, refuse: Refuse, folder: Path) -> None:
+    """transformers makes a causal model of these when asked; a checkpoint of the encoder is none."""
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+    config = {"model_type": model_type, "architectures": ["BertForMaskedLM"], "vocab_size": 320, **sizes}
+    (folder / "config.json").write_text(json.dumps(config))
+    assert f"{model_type} is no causal language model" in refuse(folder)
+
+
+@pytest.mark.parametrize("method", ["gptq", "awq", "bitsandbytes", "fp8"])
+def test_an_unsupported_quantisation(method: str, refuse: Refuse, folder: Path) -> None:
+    edit(folder / "config.json", quantization_config={"quant_method": method, "bits": 4, "load_in_4bit": True})
+    message = refuse(folder)
+    assert f"quantised with {method}" in message
+    assert "Use the checkpoint it was made from" in message
+
+
+def test_a_tokenizer_of_another_model(refuse: Refuse, folder: Path) -> None:
+    """Its ids go beyond the embedding."""
+    small = 100
+    edit(folder / "config.json", vocab_size=small)
+    state = load_file(folder / "model.safetensors")
+    state = {name: value[:small].clone() if value.shape[0] == 320 else value for name, value in state.items()}
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    message = refuse(folder)
+    assert "its tokenizer is another model's" in message
+    assert f"vocabulary ends at {small - 1}" in message
+
+
+def test_a_folder_without_a_tokenizer(refuse: Refuse, folder: Path) -> None:
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+    assert "no readable tokenizer" in refuse(folder)
+
+
+def test_a_window_longer_than_the_positions(refuse: Refuse, folder: Path) -> None:
+    message = refuse(folder, "--length", MAXIMUM_POSITIONS + 1)
+    assert f"--length {MAXIMUM_POSITIONS + 1} is longer than the {MAXIMUM_POSITIONS} positions" in message
+    assert f"use --length {MAXIMUM_POSITIONS} or less" in message
+
+
+@pytest.mark.parametrize("flag", ["--sequences", "--length", "--batch-size"])
+@pytest.mark.parametrize("value", [0, -3])
+def test_a_size_below_one(flag: str, value: int, refuse: Refuse, folder: Path) -> None:
+    assert refuse(folder, flag, value) == f"{flag} {value}: must be at least 1"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["--sites", "ln_attn,ln_mpl"], ["no site is called 'ln_mpl'", "sites: ln_attn, ln_mlp"]),
+        (["--sites", "ln_attn,"], ["no site is called ''"]),
+        (["--overlap", "half"], ["--overlap half", "write it like 50%"]),
+        (["--overlap", "100%"], ["--overlap 100%", "below 100%"]),
+        (["--overlap=-10%"], ["--overlap -10%", "at least 0%"]),
+        (["--device", "gpu"], ["--device gpu", "cpu"]),
+        (["--device", "cuda:99"], ["--device cuda:99"]),
+        (["--device", "meta"], ["--device meta"]),
+        (["--seed", "-1"], ["--seed -1: must be at least 0"]),
+        (["--text", "pydoc", "--sequences", "1000000"], ["windows of 16 tokens", "lower --sequences to"]),
+        (["--text", "missing.txt"], ["--text missing.txt: there is no such file"]),
+        (["--text", "nonsense"], ["--text nonsense", "pydoc"]),
+        (["--store", "s3://bucket/run.zarr"], ["--store s3://bucket/run.zarr", "local folder"]),
+    ],
+)
+def test_a_bad_flag(arguments: list[str], parts: list[str], refuse: Refuse, folder: Path) -> None:
+    message = refuse(folder, *arguments)
+    assert all(part in message for part in parts), message
+
+
+def test_a_first_token_that_the_tokenizer_lacks(refuse: Refuse, folder: Path) -> None:
+    edit(folder / "tokenizer_config.json", bos_token=None)
+    assert "--bos always: this tokenizer has no beginning-of-sequence token; use --bos never" in refuse(
+        folder, "--bos", "always"
+    )
+
+
+def test_a_site_that_the_model_lacks(refuse: Refuse, checkpoint: Callable[[str], Path]) -> None:
+    message = refuse(checkpoint("mamba"), "--sites", "ln_mlp")
+    assert "has no module for site ln_mlp" in message
+    assert "mixer: MambaMixer" in message
+    assert "--sites ln_attn" in message
