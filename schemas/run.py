@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import glob
-import itertools
 import os
 import re
 import shutil
@@ -29,6 +28,7 @@ from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec
 
 from schemas.bits import Encoding, encoding_named
 from schemas.errors import CorruptChunkError, MissingDependencyError, StoreError
+from schemas.grid import Index, chunks_of, covers_chunks, selection, slices
 from schemas.layout import ArraySpec, Dimensions
 from schemas.provenance import RunInfo, parse_attributes
 
@@ -38,8 +38,6 @@ except ImportError:  # no such locks outside POSIX: nothing is swept there
     fcntl = None  # type: ignore[assignment]
 
 __all__ = ["Run", "RunWriter", "codecs", "create_run", "is_url", "open_group", "store_bytes"]
-
-Index = tuple[int | slice, ...]
 
 
 def codecs(itemsize: int) -> dict[str, Any]:
@@ -143,10 +141,10 @@ class Run:
         dims = array.metadata.dimension_names or ()  # type: ignore[union-attr]
         if "sequence" not in dims:
             return
-        missing = [c for c in _chunks_of(array, index) if not self._chunk_file(array, name, c).exists()]
+        missing = [c for c in chunks_of(array, index) if not self._chunk_file(array, name, c).exists()]
         log = self.committed() if missing else None
         for coordinates in missing:
-            spans = dict(zip(dims, _selection(array, coordinates), strict=True))
+            spans = dict(zip(dims, selection(array, coordinates), strict=True))
             cells = log[spans.get("layer", slice(None)), spans["sequence"]]  # type: ignore[index]
             if cells.all():
                 raise self._damaged(name, coordinates, "the file is missing")
@@ -172,9 +170,9 @@ class Run:
     def _blame(self, name: str, index: Index, error: Exception) -> None:
         """Read the chunks of a failed selection one by one and raise for the first that cannot be decoded."""
         array = self.array(name)
-        for coordinates in _chunks_of(array, index):
+        for coordinates in chunks_of(array, index):
             try:
-                array[_selection(array, coordinates)]
+                array[selection(array, coordinates)]
             except Exception as cause:
                 raise self._damaged(name, coordinates, cause) from error
 
@@ -218,21 +216,21 @@ class RunWriter(Run):
         """
         array = self.array(name)
         values = np.asarray(values)
-        expected = tuple(len(range(*picked.indices(size))) for picked, size in _slices(array, index))
+        expected = tuple(len(range(*picked.indices(size))) for picked, size in slices(array, index))
         if values.shape != expected:  # zarr-python would cut the values to fit, without a word
             raise ValueError(f"{name}{list(index)} takes an array of shape {expected}, not {values.shape}")
         if "bits" in array.attrs and values.dtype != array.dtype:
             raise ValueError(f"{name} takes bit patterns in {array.dtype}, not {values.dtype}")
         with self._lock:
             turn = self._partial_writes.setdefault(name, threading.Lock())
-        with contextlib.nullcontext() if _covers_chunks(array, index) else turn:
+        with contextlib.nullcontext() if covers_chunks(array, index) else turn:
             array[index] = values
         with self._lock:
             self._unsynced.update(self._chunk_files(name, index))
 
     def _chunk_files(self, name: str, index: Index) -> Iterator[Path]:
         array = self.array(name)
-        return (self._chunk_file(array, name, coordinates) for coordinates in _chunks_of(array, index))
+        return (self._chunk_file(array, name, coordinates) for coordinates in chunks_of(array, index))
 
     def commit(self, layers: Sequence[int], sequences: Iterable[int]) -> None:
         """Mark cells complete, after everything written so far has reached the disk itself.
@@ -273,41 +271,6 @@ class RunWriter(Run):
             return
         with contextlib.suppress(OSError):
             fcntl.flock(folder, fcntl.LOCK_SH | fcntl.LOCK_NB)
-
-
-def _chunks_of(array: zarr.Array[Any], index: Index) -> Iterator[tuple[int, ...]]:
-    """Grid coordinates of the chunks that ``array[index]`` touches."""
-    bounds = zip(_bounds(array, index), array.chunks, strict=True)
-    return itertools.product(*(range(start // chunk, -(-stop // chunk)) for (start, stop), chunk in bounds))
-
-
-def _bounds(array: zarr.Array[Any], index: Index) -> Iterator[tuple[int, int]]:
-    """(start, stop) of ``index`` along every axis of ``array``."""
-    for axis, size in enumerate(array.shape):
-        picked = index[axis] if axis < len(index) else slice(None)
-        if not isinstance(picked, slice):
-            picked = slice(picked % size, picked % size + 1)
-        start, stop, _ = picked.indices(size)
-        yield start, max(start, stop)
-
-
-def _slices(array: zarr.Array[Any], index: Index) -> list[tuple[slice, int]]:
-    """(slice, length) of every axis that ``index`` keeps, in order."""
-    padded = [*index, *[slice(None)] * (array.ndim - len(index))]
-    return [(picked, size) for picked, size in zip(padded, array.shape, strict=True) if isinstance(picked, slice)]
-
-
-def _covers_chunks(array: zarr.Array[Any], index: Index) -> bool:
-    """True where ``index`` (of steps of one) selects every chunk that it touches as a whole."""
-    return all(
-        start % chunk == 0 and (stop % chunk == 0 or stop == size)
-        for (start, stop), chunk, size in zip(_bounds(array, index), array.chunks, array.shape, strict=True)
-    )
-
-
-def _selection(array: zarr.Array[Any], coordinates: tuple[int, ...]) -> tuple[slice, ...]:
-    """The part of ``array`` that lies in the chunk at ``coordinates`` of its grid."""
-    return tuple(slice(c * size, (c + 1) * size) for c, size in zip(coordinates, array.chunks, strict=True))
 
 
 def _sync(files: Iterable[Path]) -> None:

@@ -1,0 +1,45 @@
+"""Selections and chunks against a brute-force look at every element."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas import grid
+
+
+@st.composite
+def arrays_and_selections(draw: st.DrawFn) -> tuple[zarr.Array[Any], tuple[int | slice, ...]]:
+    shape = draw(st.lists(st.integers(1, 6), min_size=1, max_size=3))
+    chunks = [draw(st.integers(1, size)) for size in shape]
+    index: list[int | slice] = []
+    for size in shape[: draw(st.integers(0, len(shape)))]:
+        start = draw(st.integers(0, size - 1))
+        whole = st.slices(size).filter(lambda picked: (picked.step or 1) == 1)
+        index.append(draw(st.one_of(st.integers(-size, size - 1), st.just(slice(start, size)), whole)))
+    return zarr.create_array({}, shape=tuple(shape), chunks=tuple(chunks), dtype="uint8"), tuple(index)
+
+
+@settings(deadline=None)
+@given(arrays_and_selections())
+def test_a_selection_touches_and_covers_the_chunks_that_its_elements_lie_in(
+    drawn: tuple[zarr.Array[Any], tuple[int | slice, ...]],
+) -> None:
+    array, index = drawn
+    picked = np.zeros(array.shape, bool)
+    picked[index] = True
+    touched = {
+        tuple(int(at) // chunk for at, chunk in zip(cell, array.chunks, strict=True)) for cell in np.argwhere(picked)
+    }
+    found = list(grid.chunks_of(array, index))
+    assert len(found) == len(set(found))
+    assert set(found) >= touched
+    if picked.any():
+        assert set(found) == touched
+        whole = all(picked[grid.selection(array, coordinates)].all() for coordinates in touched)
+        assert grid.covers_chunks(array, index) == whole
+    assert tuple(len(range(*axis.indices(size))) for axis, size in grid.slices(array, index)) == picked[index].shape
