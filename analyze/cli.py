@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from analyze.definitions import DEFAULT_DEFINITION, DEFINITIONS
 from analyze.formats import FORMATS
 
-__all__ = ["main"]
+__all__ = ["build_parser", "main"]
 
 _DESCRIPTION = """\
 Count systematic outlier features in run stores that capture made: features whose magnitude reaches --magnitude in
@@ -36,7 +36,7 @@ examples:
 exit status: 0 answered, 1 failed, 2 input that cannot be used, 130 interrupted"""
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="analyze",
         usage="analyze --store PATH [PATH ...] [--magnitude M] [options]   (analyze --help lists them)",
@@ -97,7 +97,7 @@ def _with_negative_values(argv: Sequence[str]) -> list[str]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with ``argv`` (default: the process's own); returns its exit status."""
     try:
-        arguments = _parser().parse_args(_with_negative_values(sys.argv[1:] if argv is None else argv))
+        arguments = build_parser().parse_args(_with_negative_values(sys.argv[1:] if argv is None else argv))
     except SystemExit as leaving:
         return int(leaving.code or 0)
     from schemas.errors import OutlierFeaturesError
