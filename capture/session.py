@@ -133,7 +133,7 @@ def run_capture(settings: CaptureSettings) -> int:
         # Before the store is made or replaced: a checkpoint that cannot be loaded leaves everything as it was.
         model = load_model(folder, skeleton, device)
         if existing is None:
-            if store.exists():
+            if os.path.exists(store):
                 _discard(store)
             create_run(store, info, plan.arrays, {"token_id": corpus.token_id, "token_mask": corpus.token_mask})
         writer = RunWriter(store)
@@ -171,7 +171,7 @@ def _opening_line(store: Path, plan: CapturePlan, device: torch.device, done: in
 
 def _existing_run(store: Path, overwrite: bool) -> Run | None:
     """The run at ``store``, None where there is nothing or it is to be replaced; StoreError for anything else."""
-    there = os.path.exists(store)  # Path.exists raises where a folder may not be looked into
+    there = os.path.exists(store)  # Path.exists raises for a name too long, or in a folder that is shut
     _require_writable(store if there and not overwrite else store.absolute().parent, store)
     if not there:
         return None
@@ -207,12 +207,7 @@ def _discard(store: Path) -> None:
 
 
 def _nearest_folder(path: Path) -> Path:
-    path = path.absolute()
-    while not path.is_dir():
-        if path.exists() and path.parent == path:
-            break
-        path = path.parent
-    return path
+    return next(place for place in (path.absolute(), *path.absolute().parents) if os.path.isdir(place))
 
 
 def _corpus(text: TextSource, folder: Path, windows: WindowSettings, existing: Run | None) -> tuple[Corpus, CorpusInfo]:

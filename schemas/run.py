@@ -305,7 +305,7 @@ def create_run(
     be written.
     """
     final = Path(path)
-    if final.exists():
+    if os.path.exists(final):  # Path.exists raises for a name too long
         raise StoreError(f"{final} exists already; give another --store, or --overwrite to replace it")
     prefix = f"{final.name}.new-{socket.gethostname()}-"
     draft = final.with_name(f"{prefix}{os.getpid()}")
