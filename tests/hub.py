@@ -58,14 +58,16 @@ def blob(file: Path) -> str:
 class Hub:
     """The server, running while the context is entered. ``requests`` holds ``METHOD /path`` of all that came.
 
-    While ``broken`` is a status, every request is answered with it. Requests for another host arrive here too
-    (``environment`` names the server as the proxy), are refused, and are kept in ``strays``.
+    While ``broken`` is a status, every request is answered with it; 0 hangs up, and ``mute`` says nothing for as long
+    as it is set. Requests for another host arrive here too (``environment`` names the server as the proxy), are
+    refused, and are kept in ``strays``.
     """
 
     repositories: dict[tuple[str, str], Repository] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
     strays: list[str] = field(default_factory=list)
     broken: int | None = None
+    mute: threading.Event | None = None
 
     TOKEN = "hf_sesame"
     """The token that opens gated repositories."""
@@ -133,7 +135,12 @@ class _Handler(BaseHTTPRequestHandler):
             return self.answer(403)
         path = unquote(address.path)
         self.served.requests.append(f"{self.command} {path}")
-        if self.served.broken:
+        if self.served.mute is not None:
+            self.served.mute.wait(60)
+        if self.served.broken == 0 or self.served.mute is not None:
+            self.close_connection = True
+            return None
+        if self.served.broken is not None:
             return self.answer(self.served.broken)
         api, resolve = API.fullmatch(path), RESOLVE.fullmatch(path)
         found = api or resolve

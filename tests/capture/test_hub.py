@@ -1,0 +1,321 @@
+"""Models and text from a Hub: a real server on this machine, the real clients, in a process of their own."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from capture.text import parse_text
+from schemas import Run
+from schemas.run import RunWriter
+from tests.capture.captures import capture
+from tests.capture.process import CaptureProcess, Ran
+from tests.capture.refused import tree
+from tests.hub import Hub
+
+MODEL, FLAGS = "tiny/Qwen3-Tiny", ("--sequences", 2, "--length", 32, "-q")
+FINEWEB = "HuggingFaceFW/fineweb-edu"
+SOON_SECONDS = 15
+CARD = """---
+configs:
+- config_name: default
+  data_files: [{split: train, path: data/*/*}]
+- config_name: sample-10BT
+  data_files: [{split: train, path: sample/10BT/*}]
+---
+# The shape of FineWeb-Edu's card
+"""
+
+
+def fineweb(folder: Path) -> Path:
+    """A dataset with FineWeb-Edu's layout and columns; each document says which file it came from."""
+    (folder / "README.md").parent.mkdir(parents=True)
+    (folder / "README.md").write_text(CARD)
+    for name in ("data/CC-MAIN-2013-20/train-00000.parquet", "sample/10BT/000.parquet", "sample/10BT/001.parquet"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        texts = [f"{name}, document {number}: {'words and ' * 9}more" for number in range(30)]
+        rows = {"text": texts, "id": [str(n) for n in range(30)], "score": [3.0] * 30, "int_score": [3] * 30}
+        parquet.write_table(pa.table(rows), folder / name, row_group_size=10)
+    return folder
+
+
+def notes(folder: Path) -> Path:
+    """A dataset of JSON lines with two splits."""
+    folder.mkdir()
+    for split in ("train", "validation"):
+        rows = [{"title": f"{split} {n}", "body": f"The {split} note number {n}. " * 8} for n in range(20)]
+        (folder / f"{split}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def hub(checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
+    root = tmp_path_factory.mktemp("hub")
+    model = shutil.copytree(checkpoint("qwen3"), root / "model")
+    (model / "README.md").write_text("# Tiny")
+    (model / "pytorch_model.bin").write_bytes(b"pickled")
+    (model / "onnx").mkdir()
+    (model / "onnx" / "model.safetensors").write_bytes(b"other weights")
+    pickles = shutil.copytree(checkpoint("qwen3"), root / "pickles", ignore=shutil.ignore_patterns("*.safetensors"))
+    (pickles / "pytorch_model.bin").write_bytes(b"pickled")
+    with Hub() as hub:
+        hub.add("model", MODEL, model)
+        hub.add("model", "tiny/gated", model, gated=True)
+        hub.add("model", "tiny/pickles", pickles)
+        hub.add("model", "tiny/none", fineweb(root / "fineweb"))
+        hub.add("dataset", FINEWEB, root / "fineweb")
+        hub.add("dataset", "tiny/notes", notes(root / "notes"))
+        hub.add("dataset", "tiny/gated-notes", root / "notes", gated=True)
+        yield hub
+    assert hub.strays == []
+
+
+@pytest.fixture(scope="module")
+def process(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CaptureProcess]:
+    home = tmp_path_factory.mktemp("home")
+    with CaptureProcess(hub.environment(home, HF_UPDATE_DOWNLOAD_COUNTS="0")) as process:
+        yield process
+
+
+@pytest.fixture
+def run(process: CaptureProcess, hub: Hub) -> Callable[..., Ran]:
+    """Function that runs a command that must not raise; the hub's list of requests holds only those it made."""
+    hub.requests.clear()
+
+    def ran(*arguments: object, **options: object) -> Ran:
+        result = process.run(*arguments, *FLAGS, **options)  # type: ignore[arg-type]
+        assert result.status != -1, result.err
+        return result
+
+    return ran
+
+
+@pytest.fixture
+def refused(run: Callable[..., Ran], tmp_path: Path) -> Callable[..., str]:
+    """Function to the message of a command that soon fails with status 2 and writes nothing."""
+
+    def message(*arguments: object, **options: object) -> str:
+        store = tmp_path / "refused.zarr"
+        ran = run("--store", store, *arguments, **options)
+        assert (ran.status, ran.out) == (2, "")
+        assert ran.err.startswith("capture: error: ")
+        assert ran.err.count("\n") == 1
+        assert ran.seconds < SOON_SECONDS
+        assert not store.exists()
+        return ran.err.removeprefix("capture: error: ").strip()
+
+    return message
+
+
+def same_numbers(store: Path, other: Path) -> bool:
+    """Whether two stores hold the same arrays."""
+    names = sorted(Run(store).group.array_keys())
+    assert names == sorted(Run(other).group.array_keys())
+    return all(np.array_equal(Run(store).read(n), Run(other).read(n), equal_nan=n == "token_nll") for n in names)
+
+
+def test_a_model_is_downloaded_and_its_commit_recorded(
+    run: Callable[..., Ran], hub: Hub, checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    store, text = tmp_path / "run.zarr", tmp_path / "notes.txt"
+    text.write_text("Some words to read. " * 40)
+    ran = run("--model", MODEL, "--store", store, "--text", text)
+    assert (ran.status, ran.err) == (0, "")
+    model = Run(store).info.model
+    assert (model.name, model.id) == (MODEL, MODEL)
+    assert model.revision == hub.repositories["model", MODEL].sha
+    assert Run(store).info.signature["model.revision"] == model.revision
+    fetched = {request.rsplit("/", 1)[1] for request in hub.requests if request.startswith(f"GET /{MODEL}/resolve/")}
+    assert fetched == {"config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"}
+    assert not [request for request in hub.requests if "onnx" in request]
+    assert capture(checkpoint("qwen3"), tmp_path / "local.zarr", text, *FLAGS) == 0
+    assert same_numbers(store, tmp_path / "local.zarr")
+
+
+def test_a_dry_run_fetches_no_weights(hub: Hub, tmp_path: Path) -> None:
+    with CaptureProcess(hub.environment(tmp_path / "home")) as process:
+        hub.requests.clear()
+        ran = process.run("--model", MODEL, "--store", tmp_path / "run.zarr", "--dry-run", *FLAGS)
+    assert (ran.status, ran.err) == (0, "")
+    assert "Qwen3ForCausalLM, 4 layers" in ran.out
+    assert [request for request in hub.requests if "config.json" in request]
+    assert not [request for request in hub.requests if "safetensors" in request or "datasets" in request]
+    assert not (tmp_path / "run.zarr").exists()
+    assert not list((tmp_path / "home").rglob("*.safetensors"))
+
+
+def test_fineweb_edu_is_the_default_text(
+    run: Callable[..., Ran], hub: Hub, checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    store, folder = tmp_path / "run.zarr", hub.repositories["dataset", FINEWEB].folder
+    ran = run("--model", checkpoint("qwen3"), "--store", store)
+    assert (ran.status, ran.err) == (0, "")
+    corpus = Run(store).info.corpus
+    assert (corpus.source, corpus.config, corpus.split, corpus.column) == (FINEWEB, "sample-10BT", "train", "text")
+    assert corpus.revision == hub.repositories["dataset", FINEWEB].sha
+    assert not [request for request in hub.requests if request.endswith("001.parquet")]  # two windows need one file
+    assert capture(checkpoint("qwen3"), tmp_path / "local.zarr", folder / "sample/10BT/000.parquet", *FLAGS) == 0
+    assert same_numbers(store, tmp_path / "local.zarr")
+
+
+def test_a_dataset_is_streamed_by_split_and_column(
+    run: Callable[..., Ran], hub: Hub, checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = hub.repositories["dataset", "tiny/notes"].folder
+    name = "tiny/notes,config=default,split=validation,column=body"
+    assert run("--model", checkpoint("qwen3"), "--store", tmp_path / "run.zarr", "--text", name).status == 0
+    local = f"{folder / 'validation.jsonl'},column=body"
+    assert capture(checkpoint("qwen3"), tmp_path / "local.zarr", Path(local), *FLAGS) == 0
+    assert same_numbers(tmp_path / "run.zarr", tmp_path / "local.zarr")
+    corpus = Run(tmp_path / "run.zarr").info.corpus
+    assert (corpus.config, corpus.split, corpus.column) == ("default", "validation", "body")
+
+
+def test_a_seed_shuffles_a_stream_the_same_way_every_time(
+    run: Callable[..., Ran], checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    digests = []
+    for number, seed in enumerate((["--seed", 1], ["--seed", 1], ["--seed", 2], [])):
+        store = tmp_path / f"{number}.zarr"
+        assert (
+            run("--model", checkpoint("qwen3"), "--store", store, "--text", "tiny/notes,column=body", *seed).status == 0
+        )
+        digests.append(Run(store).info.corpus.token_sha256)
+    assert digests[0] == digests[1]
+    assert len(set(digests)) == 3
+
+
+def test_resuming_does_not_stream_again(
+    run: Callable[..., Ran], hub: Hub, checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    arguments = ["--model", checkpoint("qwen3"), "--store", tmp_path / "run.zarr", "--text", "tiny/notes,column=body"]
+    assert run(*arguments).status == 0
+    whole = shutil.copytree(tmp_path / "run.zarr", tmp_path / "whole.zarr")
+    RunWriter(tmp_path / "run.zarr").write("committed", (slice(None), 1), np.zeros(4, np.uint8))
+    assert Run(tmp_path / "run.zarr").complete_sequences() == [0]
+    hub.requests.clear()
+    assert run(*arguments).status == 0
+    assert not [request for request in hub.requests if "notes" in request]
+    assert Run(tmp_path / "run.zarr").complete_sequences() == [0, 1]
+    assert tree(tmp_path / "run.zarr") == tree(whole)
+
+
+def test_a_model_that_moved_on_is_another_model(run: Callable[..., Ran], hub: Hub, tmp_path: Path) -> None:
+    store, repository = tmp_path / "run.zarr", hub.repositories["model", MODEL]
+    arguments = ["--model", MODEL, "--store", store, "--text", "pydoc"]
+    assert run(*arguments).status == 0
+    before, old, card = tree(store), repository.sha, repository.folder / "README.md"
+    held = card.read_text()
+    card.write_text("# Tiny, with a new card")
+    try:
+        ran = run(*arguments)
+        assert f"model.revision: {old!r} in the store, {repository.sha!r} now" in ran.err
+    finally:
+        card.write_text(held)
+    assert ran.status == 2
+    assert tree(store) == before
+
+
+def test_a_missing_model(refused: Callable[..., str]) -> None:
+    message = refused("--model", "tiny/missing", "--text", "pydoc")
+    assert "the Hub has no model tiny/missing, or it is private" in message
+    assert "HF_TOKEN" in message
+
+
+def test_a_model_without_safetensors(refused: Callable[..., str], hub: Hub) -> None:
+    message = refused("--model", "tiny/pickles", "--text", "pydoc")
+    assert "tiny/pickles holds only pickled weights (pytorch_model.bin)" in message
+    assert not [request for request in hub.requests if "resolve" in request]
+
+
+def test_a_repository_that_is_no_checkpoint(refused: Callable[..., str]) -> None:
+    assert "tiny/none holds no checkpoint: there is no config.json" in refused(
+        "--model", "tiny/none", "--text", "pydoc"
+    )
+
+
+def test_a_gated_model_opens_with_a_token(refused: Callable[..., str], run: Callable[..., Ran], tmp_path: Path) -> None:
+    asked = ["--model", "tiny/gated", "--text", "pydoc"]
+    for token in ("", "hf_wrong"):
+        message = refused(*asked, HF_TOKEN=token)
+        assert "tiny/gated is gated: accept its terms on the Hub, then set HF_TOKEN" in message
+    assert run(*asked, "--store", tmp_path / "run.zarr", HF_TOKEN=Hub.TOKEN).status == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("tiny/missing", ["the Hub has no dataset tiny/missing, or it is private", "HF_TOKEN"]),
+        ("fineweb-edu,config=sample-7BT", ["'sample-7BT' not found", "sample-10BT"]),
+        ("tiny/notes,split=test,column=body", ["test", "train", "validation"]),
+        ("tiny/notes", ["no column 'text'; columns: title, body", "--text tiny/notes,column=NAME"]),
+        ("fineweb-edu,column=int_score", ["column 'int_score' holds int, not text"]),
+    ],
+)
+def test_a_dataset_that_cannot_be_had(
+    text: str, parts: list[str], refused: Callable[..., str], checkpoint: Callable[[str], Path]
+) -> None:
+    message = refused("--model", checkpoint("qwen3"), "--text", text)
+    assert message.startswith(f"--text {parse_text(text).name}: ")
+    assert all(part in message for part in parts), message
+    assert "network" not in message
+
+
+def test_a_gated_dataset_opens_with_a_token(
+    refused: Callable[..., str], run: Callable[..., Ran], checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    asked = ["--model", checkpoint("qwen3"), "--text", "tiny/gated-notes,column=body"]
+    for token in ("", "hf_wrong"):
+        message = refused(*asked, HF_TOKEN=token)
+        assert "gated" in message
+        assert "HF_TOKEN" in message
+    assert run(*asked, "--store", tmp_path / "run.zarr", HF_TOKEN=Hub.TOKEN).status == 0
+
+
+@pytest.mark.parametrize("how", ["unavailable", "forbidden", "hangs up", "mute"])
+def test_a_hub_that_does_not_serve(
+    how: str, refused: Callable[..., str], hub: Hub, checkpoint: Callable[[str], Path]
+) -> None:
+    hub.broken = {"unavailable": 503, "forbidden": 403, "hangs up": 0}.get(how)
+    hub.mute = threading.Event() if how == "mute" else None
+    try:
+        message = refused("--model", "tiny/new", "--text", "pydoc", answer_seconds=1)
+        assert "tiny/new cannot be fetched from the Hub" in message
+        assert "capture --model smollm2-135m --text pydoc" in message
+        message = refused("--model", checkpoint("qwen3"), answer_seconds=1)
+        assert f"--text {FINEWEB}: " in message
+        assert "without a network, use --text pydoc" in message
+    finally:
+        if hub.mute is not None:
+            hub.mute.set()
+        hub.broken = hub.mute = None
+
+
+def test_without_a_hub_what_is_in_the_cache_is_used(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    store = tmp_path / "run.zarr"
+    with Hub() as hub:
+        hub.add("model", MODEL, checkpoint("qwen3"))
+        environment = hub.environment(tmp_path / "home")
+        with CaptureProcess(environment) as process:
+            ran = process.run("--model", MODEL, "--text", "pydoc", "--store", store, *FLAGS)
+            assert (ran.status, ran.err) == (0, "")
+    with CaptureProcess(environment) as process:
+        ran = process.run("--model", MODEL, "--text", "pydoc", "--store", tmp_path / "again.zarr", *FLAGS)
+        assert (ran.status, ran.err) == (0, "")
+        assert same_numbers(store, tmp_path / "again.zarr")
+        assert Run(tmp_path / "again.zarr").info.signature == Run(store).info.signature
+        for arguments, part in ((["--model", "tiny/other"], "--text pydoc"), (["--model", MODEL], "use --text pydoc")):
+            ran = process.run(*arguments, "--store", tmp_path / "new.zarr", *FLAGS)
+            assert ran.status == 2
+            assert "ConnectError" in ran.err
+            assert part in ran.err
+            assert ran.seconds < SOON_SECONDS
+            assert not (tmp_path / "new.zarr").exists()
