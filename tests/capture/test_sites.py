@@ -113,7 +113,7 @@ def test_an_mlp_that_only_some_layers_have_is_no_model_without_mlps() -> None:
 
 
 def test_a_list_of_experts_is_no_mlp() -> None:
-    model = Model(Layer(attn=nn.Identity(), moe=nn.ModuleList([nn.Identity()]), ffn=nn.Identity()))
+    model = Model(Layer(attn=nn.Identity(), mlp=nn.ModuleList([nn.Identity()]), ffn=nn.Identity()))
     assert find_sites(model, ["ln_mlp"])[0].modules == ("inner.blocks.0.ffn",)
 
 
