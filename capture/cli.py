@@ -6,6 +6,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from capture.engines import ENGINES
+from capture.presets import PRESETS
+
 __all__ = ["build_parser", "main"]
 
 EXAMPLES = """\
@@ -59,12 +62,17 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--device", default="auto", metavar="D", help="auto (default), cpu, cuda, ...")
     parser.add_argument("--batch-size", type=int, metavar="B", help="sequences in one forward (default: 1)")
+    parser.add_argument(
+        "--engine",
+        choices=ENGINES,
+        default="auto",
+        help="resident: the model whole in memory; streamed: one layer at a time; auto: the first that fits (default)",
+    )
     parser.add_argument("--sites", metavar="S", help="of ln_attn,ln_mlp (default: all that the model has)")
     parser.add_argument("--seed", type=int, metavar="N", help="shuffle documents (default: the source's own order)")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing store")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop; exit 1 where it cannot fit")
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress, only the result")
-    from capture.presets import PRESETS
 
     parser.epilog = f"presets: {', '.join(PRESETS)}\n\n{EXAMPLES}"
     return parser
@@ -95,6 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 dtype=options.dtype,
                 device=options.device,
                 batch_size=options.batch_size,
+                engine=options.engine,
                 sites=tuple(options.sites.split(",")) if options.sites else None,
                 seed=options.seed,
                 overwrite=options.overwrite,

@@ -6,7 +6,7 @@ number of times that each site fires are checked on every batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
@@ -36,6 +36,7 @@ class SiteHooks:
         self._receive = receive
         self._stack = ExitStack()
         self._shape = (0, 0, 0)
+        self._layers: Container[int] | None = None
         self._fired: set[tuple[str, int]] = set()
         self._shared: dict[int, tuple[str, torch.Tensor]] = {}
         self._shared_sites = {name for site in sites if site.alias for name in (site.name, site.alias)}
@@ -58,9 +59,10 @@ class SiteHooks:
         self._stack.close()
         self._shared.clear()
 
-    def expect(self, sequences: int, positions: int, features: int) -> None:
-        """Announce the shape of the next forward's hidden states."""
+    def expect(self, sequences: int, positions: int, features: int, layers: Container[int] | None = None) -> None:
+        """Announce the shape of the next forward's hidden states, and the layers that it runs (default: all)."""
         self._shape = (sequences, positions, features)
+        self._layers = layers
         self._fired.clear()
         self._shared.clear()
 
@@ -70,7 +72,7 @@ class SiteHooks:
             f"{site.name} of layer {layer} ({path})"
             for site in self._sites
             for layer, path in enumerate(site.modules)
-            if (site.name, layer) not in self._fired
+            if (site.name, layer) not in self._fired and (self._layers is None or layer in self._layers)
         ]
         if silent:
             raise CaptureError(

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from capture.sites import decoder_layers
 from schemas.errors import InputError
 
 __all__ = ["ModelFacts", "Skeleton", "build_skeleton", "expert_parameters"]
@@ -58,6 +59,8 @@ class ModelFacts:
     quantisation: str | None
     native_dtype: str
     parameter_bytes: int
+    largest_layer_bytes: int
+    outside_layers_bytes: int
     attention_implementation: str | None
     experts_implementation: str | None
 
@@ -169,6 +172,8 @@ def _facts(model: Any, config: Any, native: str, quantisation: str | None) -> Mo
     output = model.get_output_embeddings()
     if output is not None and output.weight is not embedding and not getattr(text, "tie_word_embeddings", False):
         active -= embedding.numel()
+    parameter_bytes = _parameter_bytes(model)
+    layer_bytes = [_parameter_bytes(layer) for layer in decoder_layers(model)[1]]
     return ModelFacts(
         architecture=type(model).__name__,
         model_type=str(config.model_type),
@@ -184,10 +189,16 @@ def _facts(model: Any, config: Any, native: str, quantisation: str | None) -> Mo
         routing=_routing(text) if experts else None,
         quantisation=quantisation,
         native_dtype=native,
-        parameter_bytes=sum(parameter.numel() * parameter.element_size() for parameter in model.parameters()),
+        parameter_bytes=parameter_bytes,
+        largest_layer_bytes=max(layer_bytes),
+        outside_layers_bytes=parameter_bytes - sum(layer_bytes),
         attention_implementation=getattr(text, "_attn_implementation", None),
         experts_implementation=getattr(text, "_experts_implementation", None) if experts else None,
     )
+
+
+def _parameter_bytes(module: Any) -> int:
+    return sum(parameter.numel() * parameter.element_size() for parameter in module.parameters())
 
 
 def _max_positions(text: Any) -> int | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from capture.model_facts import ModelFacts
 from capture.sites import Site
@@ -15,7 +15,7 @@ from schemas.bits import Encoding
 from schemas.errors import InputError
 from schemas.layout import ArraySpec, Dimensions, plan_arrays
 
-__all__ = ["CapturePlan", "batches", "describe_plan", "human_bytes", "make_plan", "shortfalls"]
+__all__ = ["CapturePlan", "batches", "choose_engine", "describe_plan", "human_bytes", "make_plan", "shortfalls"]
 
 EXPECTED_RATIO = {"bfloat16": 0.70, "float16": 0.87, "float32": 0.90}
 """Compressed size over raw size of norm outputs under the store's codec, measured on SmolLM2-135M."""
@@ -40,6 +40,8 @@ class CapturePlan:
     encoding: Encoding
     batch_size: int
     arrays: tuple[ArraySpec, ...]
+    engine: str = "resident"
+    engine_reason: str = ""
 
     @property
     def stored_sites(self) -> list[str]:
@@ -77,9 +79,38 @@ class CapturePlan:
         return BASE_BYTES + 16 * hidden + 2 * len(self.stored_sites) * hidden + logits + scores + queue
 
     @property
+    def weights_bytes(self) -> int:
+        """Memory that the engine holds weights in: all of them, or what is outside the layers, two layers, and a
+        third while the experts of one are being stacked."""
+        if self.engine == "resident":
+            return self.facts.parameter_bytes
+        return min(self.facts.parameter_bytes, self.facts.outside_layers_bytes + 3 * self.facts.largest_layer_bytes)
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Memory of batches that wait between layers: hidden states and position peaks (streamed engine)."""
+        d = self.dimensions
+        per_tensor = d.sequences * d.positions * d.features * self.encoding.itemsize
+        return 0 if self.engine == "resident" else per_tensor * (1 + len(self.stored_sites))
+
+    @property
     def memory_bytes(self) -> int:
-        """Peak memory of the resident engine: the whole model and one batch's work."""
-        return self.facts.parameter_bytes + self.working_bytes
+        """Peak memory of the engine: weights, one batch's work, and the batches that wait."""
+        return self.weights_bytes + self.working_bytes + self.waiting_bytes
+
+
+def choose_engine(plan: CapturePlan, requested: str, available_bytes: int | None) -> CapturePlan:
+    """``plan`` with its engine and the reason for it: what was ``requested``, or for ``auto`` the first that fits.
+
+    Engines differ in memory and speed, never in the numbers.
+    """
+    if requested != "auto":
+        return replace(plan, engine=requested, engine_reason="as asked")
+    resident = replace(plan, engine="resident", engine_reason="the whole model fits in memory")
+    if available_bytes is None or resident.memory_bytes <= available_bytes:
+        return resident
+    reason = f"the whole model needs {human_bytes(resident.memory_bytes)}, {human_bytes(available_bytes)} is available"
+    return replace(plan, engine="streamed", engine_reason=reason)
 
 
 def make_plan(
@@ -145,6 +176,7 @@ def describe_plan(
     if facts.experts:
         shared = f" + {facts.shared_experts} shared" if facts.shared_experts else ""
         experts = f"; {facts.experts}{shared} experts, {facts.top_k} a token ({facts.routing})"
+    work = human_bytes(plan.working_bytes + plan.waiting_bytes)
     available = "unknown" if available_bytes is None else human_bytes(available_bytes)
     rows = [
         ("model", f"{model}: {facts.architecture}, {facts.layers} layers, hidden size {facts.hidden_size}{experts}"),
@@ -153,12 +185,13 @@ def describe_plan(
         ("sites", sites),
         *((f"  {site.name}", _module_pattern(site)) for site in plan.sites),
         ("tokens", f"{d.sequences} sequences x {d.positions} = {d.sequences * d.positions:,}"),
+        ("engine", f"{plan.engine}: {plan.engine_reason}"),
         ("batches", f"{math.ceil(d.sequences / plan.batch_size)} of {plan.batch_size}"),
         ("store", f"{store}: {human_bytes(plan.raw_bytes)} raw, about {human_bytes(plan.expected_bytes)} compressed, "
                   f"{sum(array.chunk_count for array in plan.arrays):,} chunks"),
         ("disk", f"{human_bytes(disk_free_bytes)} free"),
         ("memory", f"about {human_bytes(plan.memory_bytes)} on {device} ({available} available): "
-                   f"weights {human_bytes(facts.parameter_bytes)}, work {human_bytes(plan.working_bytes)}"),
+                   f"weights {human_bytes(plan.weights_bytes)}, work {work}"),
     ]  # fmt: skip
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)

@@ -64,7 +64,7 @@ def describe_run(
         torch=torch.__version__,
         transformers=transformers.__version__,
         zarr=zarr.__version__,
-        engine="resident",
+        engine=plan.engine,
         device=device.type,
         device_name=device_name(device),
         attention_implementation=facts.attention_implementation,

@@ -28,11 +28,14 @@ from capture.corpus import (
 )
 from capture.device import available_memory_bytes, choose_device
 from capture.engines.resident import capture_resident, load_model
+from capture.engines.streamed import capture_streamed
+from capture.layer_weights import LayerWeights
 from capture.model_facts import build_skeleton
-from capture.plan import CapturePlan, describe_plan, make_plan, shortfalls
+from capture.plan import CapturePlan, choose_engine, describe_plan, make_plan, shortfalls
 from capture.presets import PRESETS
 from capture.progress import Progress
 from capture.record import describe_run
+from capture.resume import LayerCheckpoints
 from capture.sink import Sink
 from capture.sites import find_sites
 from capture.summary import summarise
@@ -60,6 +63,7 @@ class CaptureSettings:
     dtype: str = "auto"
     device: str = "auto"
     batch_size: int | None = None
+    engine: str = "auto"
     sites: tuple[str, ...] | None = None
     seed: int | None = None
     overwrite: bool = False
@@ -99,8 +103,9 @@ def run_capture(settings: CaptureSettings) -> int:
         length=settings.length,
         batch_size=min(batch_size, settings.sequences) if batch_size > 0 else batch_size,
     )
-    disk_free = shutil.disk_usage(_nearest_folder(store)).free
     available = available_memory_bytes(device)
+    plan = choose_engine(plan, settings.engine, available)
+    disk_free = shutil.disk_usage(_nearest_folder(store)).free
     if settings.dry_run:
         print(
             describe_plan(
@@ -131,17 +136,23 @@ def run_capture(settings: CaptureSettings) -> int:
     if missing:
         _say(settings, _opening_line(store, plan, device, len(done)))
         # Before the store is made or replaced: a checkpoint that cannot be loaded leaves everything as it was.
-        model = load_model(folder, skeleton, device)
+        weights: Any = LayerWeights(folder, skeleton, device) if plan.engine == "streamed" else None
+        model = load_model(folder, skeleton, device) if weights is None else None
         if existing is None:
             if os.path.exists(store):
                 _discard(store)
             create_run(store, info, plan.arrays, {"token_id": corpus.token_id, "token_mask": corpus.token_mask})
         writer = RunWriter(store)
+        checkpoints = LayerCheckpoints.beside(writer)
         with (
             Progress(settings.sequences, len(done), quiet=settings.quiet) as progress,
             Sink(writer, plan, committed=progress.advance) as sink,
         ):
-            capture_resident(model, plan, corpus.token_id, missing, sink, skeleton.dtype, device)
+            if weights is None:
+                capture_resident(model, plan, corpus.token_id, missing, sink, skeleton.dtype, device)
+            else:
+                capture_streamed(weights, plan, corpus.token_id, missing, sink, checkpoints, skeleton.dtype, device)
+        checkpoints.remove()
     else:
         _say(settings, f"{store} is complete already; nothing to compute")
     print(summarise(store, time.monotonic() - started, len(missing)))
@@ -165,7 +176,7 @@ def _opening_line(store: Path, plan: CapturePlan, device: torch.device, done: in
     resumed = f", {done} of them there already" if done else ""
     return (
         f"{d.layers} layers x {len(plan.stored_sites)} sites, {d.sequences} sequences of {d.positions}{resumed}, "
-        f"{plan.encoding.name} on {device}, resident engine -> {store}"
+        f"{plan.encoding.name} on {device}, {plan.engine} engine ({plan.engine_reason}) -> {store}"
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any
@@ -72,7 +72,9 @@ class Sink:
     """Takes a batch's hidden states site by site and layer by layer, then its losses; writes and commits them.
 
     Use as a context manager: leaving it waits for everything to be committed, leaving it by an error drops what is
-    still queued. Order of calls for each batch: ``begin``, ``cell`` for every (site, layer), ``finish``.
+    still queued. Order of calls for each batch: ``begin``, ``cell`` for every (site, layer), ``finish``. An engine that
+    takes all batches through one layer at a time calls ``begin``, ``cell`` for the layer's sites and ``finish_layer``,
+    keeps ``position_peaks`` and hands them to the next ``begin``; for the last layer it calls ``finish``.
     """
 
     def __init__(
@@ -86,7 +88,7 @@ class Sink:
     ) -> None:
         """``committed(n)`` is called, from a writer thread, each time ``n`` more sequences are complete."""
         self._writer = writer
-        self._sites = plan.stored_sites
+        self.sites = plan.stored_sites
         self._layers = plan.dimensions.layers
         self._encoding = plan.encoding
         self._queue = ByteQueue(threads or max(1, min(4, (os.cpu_count() or 2) // 2)), queue_bytes)
@@ -95,9 +97,9 @@ class Sink:
         self._batch = range(0)
         self._wanted: list[int] = []
         self._pending: list[Future[None]] = []
-        self._layer_peaks: dict[str, list[torch.Tensor]] = {}
-        self._position_peaks: dict[str, torch.Tensor] = {}
-        self._nonfinite: dict[str, list[torch.Tensor]] = {}
+        self._layer_peaks: dict[str, dict[int, torch.Tensor]] = {}
+        self._nonfinite: dict[str, dict[int, torch.Tensor]] = {}
+        self.position_peaks: dict[str, torch.Tensor] = {}
         self._scratch: torch.Tensor | None = None
 
     def __enter__(self) -> Sink:
@@ -113,19 +115,25 @@ class Sink:
         except OSError as failure:
             raise self._explained(failure) from failure
 
-    def begin(self, batch: range, wanted: Sequence[int]) -> None:
-        """Start a batch of sequences, of which only those ``wanted`` are written."""
+    def begin(
+        self, batch: range, wanted: Sequence[int], position_peaks: Mapping[str, torch.Tensor] | None = None
+    ) -> None:
+        """Start a batch of sequences, of which only those ``wanted`` are written.
+
+        ``position_peaks``: per site, (batch, position, feature) patterns of the layers that it has been through.
+        """
         self._batch = batch
         self._wanted = [sequence for sequence in batch if sequence in set(wanted)]
         self._pending = []
-        self._layer_peaks = {site: [] for site in self._sites}
-        self._nonfinite = {site: [] for site in self._sites}
-        self._position_peaks = {}
+        self._layer_peaks = {site: {} for site in self.sites}
+        self._nonfinite = {site: {} for site in self.sites}
+        self.position_peaks = dict(position_peaks or {})
 
     def cell(self, site: str, layer: int, hidden: torch.Tensor) -> None:
         """One cell of the batch: ``hidden`` is (batch, position, feature) in the store's dtype, in layer order."""
-        if layer != len(self._layer_peaks[site]):
-            raise CaptureError(f"{site}: layer {layer} came where layer {len(self._layer_peaks[site])} was due")
+        due = max(self._layer_peaks[site], default=layer - 1) + 1
+        if layer != due:
+            raise CaptureError(f"{site}: layer {layer} came where layer {due} was due")
         bits = hidden.contiguous().view(self._signed)
         if self._scratch is None or self._scratch.shape != bits.shape or self._scratch.device != bits.device:
             self._scratch = torch.empty_like(bits)
@@ -136,43 +144,64 @@ class Sink:
             nonfinite = (magnitude >= self._encoding.infinity).sum(dim=(1, 2))
             magnitude.masked_fill_(magnitude > self._encoding.infinity, 0)  # a NaN is never a hit
             peak = magnitude.amax(dim=1)
-        self._layer_peaks[site].append(peak)
-        self._nonfinite[site].append(nonfinite)
-        if site in self._position_peaks:
-            running = self._position_peaks[site]
+        self._layer_peaks[site][layer] = peak
+        self._nonfinite[site][layer] = nonfinite
+        if site in self.position_peaks:
+            running = self.position_peaks[site]
             torch.maximum(running, magnitude, out=running)
         else:
-            self._position_peaks[site] = magnitude.clone()
+            self.position_peaks[site] = magnitude.clone()
         # A copy: the model may go on to change the tensor in place while it waits to be written.
         host = bits.clone() if bits.device.type == "cpu" else bits.cpu()
         self._put(self._write_slices(site, layer, self._stored(host)), host.nbytes)
 
     def finish(self, token_nll: torch.Tensor) -> None:
         """End the batch: its peaks, counts and ``token_nll`` (batch, position), then, all written, its commit."""
-        at = [sequence - self._batch.start for sequence in self._wanted]
-        arrays: list[tuple[str, tuple[int | slice, ...], npt.NDArray[Any]]] = []
-        for site in self._sites:
-            layer_peaks = self._stored(torch.stack(self._layer_peaks[site]).cpu())
-            position_peaks = self._stored(self._position_peaks[site].cpu())
-            nonfinite = torch.stack(self._nonfinite[site]).cpu().numpy().astype(np.uint64)
-            for sequence, row in zip(self._wanted, at, strict=True):
-                everywhere = (slice(None), sequence)
-                arrays.append((layer_peak_name(site), everywhere, layer_peaks[:, row]))
-                arrays.append((position_peak_name(site), (sequence,), position_peaks[row]))
-                arrays.append((nonfinite_name(site), everywhere, nonfinite[:, row]))
+        for site in self.sites:
+            position_peaks = self._stored(self.position_peaks[site].cpu())
+            for sequence in self._wanted:
+                self._write(position_peak_name(site), (sequence,), position_peaks[sequence - self._batch.start])
         losses = token_nll.float().cpu().numpy()
-        arrays += [("token_nll", (seq,), losses[row]) for seq, row in zip(self._wanted, at, strict=True)]
-        for name, index, values in arrays:
-            self._put(lambda n=name, i=index, v=values: self._writer.write(n, i, v), values.nbytes)  # type: ignore[misc]
+        for sequence in self._wanted:
+            self._write("token_nll", (sequence,), losses[sequence - self._batch.start])
+        self._finish(range(self._layers), complete=len(self._wanted))
+
+    def finish_layer(self, layer: int, durable: Callable[[], None], size: int) -> Future[None]:
+        """End one layer of the batch: its peaks and counts, then ``durable()``, then the commit of its cells.
+
+        ``durable`` makes what the next layer needs survive a crash; it runs in a writer thread and holds ``size``
+        bytes until then. The result is done when the commit is.
+        """
+        return self._finish(range(layer, layer + 1), durable=durable, size=size)
+
+    def _finish(
+        self, layers: range, *, complete: int = 0, durable: Callable[[], None] = lambda: None, size: int = 0
+    ) -> Future[None]:
+        """Write the gathered layer peaks and counts; once all of the batch is written, commit ``layers``."""
+        for site in self.sites:
+            held = sorted(self._layer_peaks[site])
+            gathered = slice(held[0], held[-1] + 1)
+            layer_peaks = self._stored(torch.stack([self._layer_peaks[site][layer] for layer in held]).cpu())
+            nonfinite = torch.stack([self._nonfinite[site][layer] for layer in held]).cpu().numpy().astype(np.uint64)
+            for sequence in self._wanted:
+                row = sequence - self._batch.start
+                self._write(layer_peak_name(site), (gathered, sequence), layer_peaks[:, row])
+                self._write(nonfinite_name(site), (gathered, sequence), nonfinite[:, row])
         pending, wanted = tuple(self._pending), self._wanted
 
         def commit() -> None:
             for future in pending:
                 future.result()
-            self._writer.commit(range(self._layers), wanted)
-            self._on_commit(len(wanted))
+            durable()
+            self._writer.commit(layers, wanted)
+            if complete:
+                self._on_commit(complete)
 
-        self._put(commit, 0)
+        self._put(commit, size)
+        return self._pending[-1]
+
+    def _write(self, name: str, index: tuple[int | slice, ...], values: npt.NDArray[Any]) -> None:
+        self._put(lambda: self._writer.write(name, index, values), values.nbytes)
 
     def _write_slices(self, site: str, layer: int, values: npt.NDArray[Any]) -> Callable[[], None]:
         wanted, start = self._wanted, self._batch.start
