@@ -212,8 +212,8 @@ def shortfalls(plan: CapturePlan, available_bytes: int | None, disk_free_bytes: 
     reasons = []
     if available_bytes is not None and plan.memory_bytes > available_bytes:
         reasons.append(
-            f"the model needs about {human_bytes(plan.memory_bytes)} of memory and {human_bytes(available_bytes)} is "
-            "available: use a smaller model, a smaller --batch-size or --length, or a larger machine"
+            f"the {plan.engine} engine needs about {human_bytes(plan.memory_bytes)} of memory and "
+            f"{human_bytes(available_bytes)} is available: use a smaller model, a smaller --batch-size or --length, or a larger machine"
         )
     if plan.expected_bytes > disk_free_bytes:
         reasons.append(

@@ -22,6 +22,8 @@ FACTS = ModelFacts(
     quantisation=None,
     native_dtype="bfloat16",
     parameter_bytes=1000,
+    largest_layer_bytes=100,
+    outside_layers_bytes=200,
     attention_implementation="sdpa",
     experts_implementation="grouped_mm",
 )

@@ -16,6 +16,7 @@ from capture.plan import (
     LOSS_BLOCK_BYTES,
     CapturePlan,
     batches,
+    choose_engine,
     describe_plan,
     human_bytes,
     human_count,
@@ -185,3 +186,23 @@ def test_a_plan_is_described() -> None:
     assert f"{human_bytes(plan.raw_bytes)} raw" in rows["store"]
     assert rows["disk"] == "5 MB free"
     assert "(unknown available)" in rows["memory"]
+
+
+def test_auto_takes_the_first_engine_that_fits_and_says_why() -> None:
+    facts = replace(FACTS, parameter_bytes=60 * 10**9, largest_layer_bytes=10**9, outside_layers_bytes=2 * 10**9)
+    plan = plan_of(facts)
+    resident = choose_engine(plan, "auto", plan.memory_bytes)
+    assert (resident.engine, resident.memory_bytes) == ("resident", plan.memory_bytes)
+    streamed = choose_engine(plan, "auto", plan.memory_bytes - 1)
+    assert streamed.engine == "streamed"
+    assert human_bytes(plan.memory_bytes) in streamed.engine_reason
+    assert streamed.memory_bytes < plan.memory_bytes
+    assert streamed.weights_bytes == 5 * 10**9  # what is outside the layers, two layers, one being stacked
+    assert choose_engine(plan, "auto", None).engine == "resident"
+    asked = choose_engine(plan, "streamed", None)
+    assert (asked.engine, asked.engine_reason) == ("streamed", "as asked")
+
+
+def test_streaming_never_needs_more_weights_than_there_are() -> None:
+    facts = replace(FACTS, parameter_bytes=1000, largest_layer_bytes=500, outside_layers_bytes=0)
+    assert choose_engine(plan_of(facts), "streamed", None).weights_bytes == 1000
