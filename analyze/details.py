@@ -115,7 +115,11 @@ def _edges(plan: Plan) -> Counts:
 
 
 def _signed_counts(plan: Plan, features: Counts, edges: Counts) -> Callable[[Patterns], Counts]:
-    """Kernel: how many values of each feature reach each edge, those with the sign bit set apart; flat."""
+    """Kernel: how many values of each feature reach each edge, those with the sign bit set apart; flat.
+
+    At edge 0 the two are right only in sum, since a positive value stands as 0 among the negative ones; signs are
+    asked of the edge above it.
+    """
     sign, thresholds = plan.encoding.sign_mask, edges.tolist()
 
     def kernel(chunk: Patterns) -> Counts:
@@ -124,8 +128,6 @@ def _signed_counts(plan: Plan, features: Counts, edges: Counts) -> Callable[[Pat
         negative = patterns >= patterns.dtype.type(sign)
         both = counts_at_least(magnitudes, thresholds)
         below = counts_at_least(np.where(negative, magnitudes, patterns.dtype.type(0)), thresholds)
-        if thresholds[0] == 0:  # a positive value stands as 0 in the line above and reaches that edge
-            below[:, 0] = np.count_nonzero(negative, axis=0)
         split = np.stack([both - below, below])
         split -= split[:, :, -1:]
         return split.ravel()

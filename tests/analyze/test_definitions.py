@@ -133,8 +133,8 @@ def test_a_share_is_never_rounded_as_a_float(tmp_path: Path) -> None:
 
 
 def test_six_is_a_tie_and_what_rounded_up_to_it_too(tmp_path: Path) -> None:
-    """bfloat16 steps by 1/32 there: 5.99 is stored as 6, 5.98 is not."""
-    values = np.array([6, -6, 5.99, 5.98, 7], np.float32).reshape(1, 1, 5, 1)
+    """bfloat16 steps by 1/32 there: 5.99 is stored as 6, 5.98 is not, and 6.03125 is the next value."""
+    values = np.array([6, -6, 5.99, 5.98, 6.03125], np.float32).reshape(1, 1, 5, 1)
     write_store(tmp_path / "run.zarr", {"ln_attn": values})
     at_6, at_5_99 = answer(tmp_path / "run.zarr", ask("6,5.99", details=True))
     assert at_6.detail is not None

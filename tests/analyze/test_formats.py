@@ -251,9 +251,9 @@ def test_nonfinite_values_are_mentioned(analyze: Command, tmp_path: Path) -> Non
 
 
 def test_a_model_of_losses_has_its_perplexity(analyze: Command, tmp_path: Path) -> None:
-    """exp of the mean over positions that have a loss: the last of a sequence has none."""
+    """exp of the mean over positions that have a loss, wherever those are that have none."""
     ones = np.ones((1, 2, 3, 1), np.float32)
-    losses = np.array([[1, 2, np.nan], [3, 4, np.nan]])
+    losses = np.array([[1, np.nan, 2], [3, 4, np.nan]])
     write_store(tmp_path / "run.zarr", {"ln_attn": ones}, token_nll=losses)
     write_store(tmp_path / "none.zarr", {"ln_attn": ones}, token_nll=np.full((2, 3), np.nan))
     read: Callable[[Path], Any] = lambda path: strict(analyze("--store", path, "--format", "json")[1])["results"][0]  # noqa: E731
