@@ -211,9 +211,10 @@ def shortfalls(plan: CapturePlan, available_bytes: int | None, disk_free_bytes: 
     """Why the capture cannot fit, one sentence each; empty where it can."""
     reasons = []
     if available_bytes is not None and plan.memory_bytes > available_bytes:
+        need, have = human_bytes(plan.memory_bytes), human_bytes(available_bytes)
         reasons.append(
-            f"the {plan.engine} engine needs about {human_bytes(plan.memory_bytes)} of memory and "
-            f"{human_bytes(available_bytes)} is available: use a smaller model, a smaller --batch-size or --length, or a larger machine"
+            f"the {plan.engine} engine needs about {need} of memory and {have} is available: use a smaller model, a "
+            "smaller --batch-size or --length, or a larger machine"
         )
     if plan.expected_bytes > disk_free_bytes:
         reasons.append(
