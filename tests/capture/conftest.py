@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,15 @@ from transformers import AutoModelForCausalLM
 from schemas import Run
 from tests.capture.captures import POSITIONS, PROSE, SEQUENCES, capture
 from tests.checkpoints import Cell, site_inputs, write_checkpoint
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Tiny matrices: a second thread only waits for the first (these tests take 70 s of CPU with one, 126 s with two)."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

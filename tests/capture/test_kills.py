@@ -159,7 +159,7 @@ def test_an_interrupted_capture_says_so_and_continues(
     before = complete(tmp_path)
     assert before < FEW
     if aim == "creating":
-        assert list(tmp_path.iterdir()) == []
+        assert not (tmp_path / STORE).exists()  # a draft may be: the next run removes it
     if aim == "after commit":
         assert before >= 1
     assert_finishes(captures, tmp_path, whole)
