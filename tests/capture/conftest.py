@@ -18,7 +18,7 @@ from tests.checkpoints import Cell, site_inputs, write_checkpoint
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> Iterator[None]:
-    """Tiny matrices: a second thread only waits for the first (these tests take 70 s of CPU with one, 126 s with two)."""
+    """Tiny matrices: a second thread only waits for the first (CPU time here: 70 s with one, 126 s with two)."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
