@@ -66,8 +66,8 @@ bench: $(INSTALLED) ## measure and write the figures of docs/benchmarks.md
 
 capture: $(INSTALLED) ## capture MODEL=name: a preset or a Hub id or a folder; more flags in CAPTURE_FLAGS
 	@test -n "$(MODEL)" || { echo "make capture: name a model: make capture MODEL=qwen3-30b" >&2; exit 2; }
-	@$(BIN)/capture --model $(MODEL) $(CAPTURE_FLAGS) \
-		$(call or_else,the capture failed as said above. The same command continues it. What it would take: $(BIN)/capture --model $(MODEL) --dry-run)
+	@$(BIN)/capture --model "$(MODEL)" $(CAPTURE_FLAGS) \
+		$(call or_else,the capture failed as said above. The same command continues it. What it would take: $(BIN)/capture --model "$(MODEL)" --dry-run)
 
 analyze: $(INSTALLED) ## analyze STORE=path MAGNITUDE=6: its table; more flags in ANALYZE_FLAGS
 	@test -n "$(STORE)" || { echo "make analyze: name a store: make analyze STORE=runs/qwen3.zarr MAGNITUDE=6" >&2; exit 2; }

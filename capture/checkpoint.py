@@ -51,7 +51,7 @@ class ModelSource:
         """``runs/NAME.zarr``, the preset's own store name where it has one."""
         if self.preset is not None:
             return Path("runs", f"{PRESETS[self.preset].store or self.preset}.zarr")
-        return Path("runs", f"{Path(self.id).name.lower()}.zarr")
+        return Path("runs", f"{Path(self.id).name}.zarr")
 
 
 def find_model(name: str) -> ModelSource:

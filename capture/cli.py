@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -90,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         require_capture_extra()
         from capture.session import CaptureSettings, run_capture
 
-        return run_capture(
+        status = run_capture(
             CaptureSettings(
                 model=options.model,
                 command=("capture", *(a for a in arguments if a not in ("--overwrite", "--dry-run"))),
@@ -104,16 +105,24 @@ def main(argv: Sequence[str] | None = None) -> int:
                 device=options.device,
                 batch_size=options.batch_size,
                 engine=options.engine,
-                sites=tuple(options.sites.split(",")) if options.sites else None,
+                sites=None if options.sites is None else tuple(name.strip() for name in options.sites.split(",")),
                 seed=options.seed,
                 overwrite=options.overwrite,
                 dry_run=options.dry_run,
                 quiet=options.quiet,
             )
         )
+        sys.stdout.flush()  # a full or closed output shows here, not at exit
+        return status
     except OutlierFeaturesError as error:
         print(f"capture: error: {error}", file=sys.stderr)
         return error.exit_status
+    except BrokenPipeError:  # the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        print(f"capture: error: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("capture: interrupted; what is committed is safe, the same command continues", file=sys.stderr)
         return 130

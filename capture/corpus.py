@@ -158,6 +158,8 @@ def read_corpus(source: TextSource, tokenizer: Any, settings: WindowSettings) ->
     ids, starts, windows = cut_windows(
         tokenised(), separator_id, settings, bos_id=tokenizer.bos_token_id if bos_added else None
     )
+    if not counted[0]:
+        raise InputError(f"--text {source.path or source.name} holds no text")
     if windows < settings.sequences:
         fix = f"lower --sequences to {windows}" if windows else f"lower --length (now {settings.length})"
         raise InputError(

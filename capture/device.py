@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 
 import torch
 
@@ -42,12 +43,9 @@ def device_name(device: torch.device) -> str | None:
 def available_memory_bytes(device: torch.device) -> int | None:
     """Bytes that can still be allocated on ``device``; None where nothing tells."""
     if device.type == "cpu":
-        with contextlib.suppress(OSError, ValueError), open("/proc/meminfo") as stream:
-            fields = dict(line.split(":", 1) for line in stream)
-            return int(fields["MemAvailable"].split()[0]) * 1024
-        import psutil  # a dependency of accelerate; the portable way where /proc is not
+        import psutil  # a dependency of accelerate
 
-        return int(psutil.virtual_memory().available)
+        return min([int(psutil.virtual_memory().available), *_container_memory_bytes()])
     tell = getattr(getattr(torch, device.type, None), "mem_get_info", None)
     return None if tell is None else int(tell(device)[0])
 
@@ -56,3 +54,15 @@ def synchronise(device: torch.device) -> None:
     """Wait until all work queued on ``device`` is done; returns at once on a CPU."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
+
+
+def _container_memory_bytes() -> list[int]:
+    """What is left of a container's memory limit (cgroup v2); empty where there is no limit."""
+    with contextlib.suppress(OSError, ValueError):
+        group = Path("/proc/self/cgroup").read_text().strip().rsplit(":", 1)[-1].lstrip("/")
+        for folder in (Path("/sys/fs/cgroup", group), Path("/sys/fs/cgroup")):
+            if (folder / "memory.max").is_file():
+                limit = (folder / "memory.max").read_text().strip()
+                used = int((folder / "memory.current").read_text())
+                return [] if limit == "max" else [max(0, int(limit) - used)]
+    return []

@@ -6,7 +6,9 @@ and kept as a safetensors checkpoint in the user's cache; after that it is a loc
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import io
 import os
 import shutil
 import sys
@@ -56,13 +58,15 @@ def _convert(gguf: Path, folder: Path) -> None:
     from transformers.utils.quantization_config import GgufConfig
 
     print(f"capture: converting {gguf.name} to bfloat16 safetensors, once: {folder}", file=sys.stderr)
-    model = AutoModelForCausalLM.from_pretrained(
-        gguf.parent,
-        gguf_file=gguf.name,
-        dtype=torch.bfloat16,
-        quantization_config=GgufConfig(dequantize=True),
-    )
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    # Its progress bars do not ask whether there is a terminal.
+    with contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO()):
+        model = AutoModelForCausalLM.from_pretrained(
+            gguf.parent,
+            gguf_file=gguf.name,
+            dtype=torch.bfloat16,
+            quantization_config=GgufConfig(dequantize=True),
+        )
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     draft = folder.with_name(f"{folder.name}.new-{os.getpid()}")
     draft.mkdir(parents=True, exist_ok=True)
     try:

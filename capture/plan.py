@@ -204,7 +204,7 @@ def _module_pattern(site: Site) -> str:
         head, child = path.rsplit(".", 1)
         pattern = f"{head.rsplit('.', 1)[0]}.*.{child}"
         counts[pattern] = counts.get(pattern, 0) + 1
-    return ", ".join(f"{pattern} ({count} layers)" for pattern, count in counts.items())
+    return ", ".join(f"{pattern} ({count} layer{'s' * (count != 1)})" for pattern, count in counts.items())
 
 
 def shortfalls(plan: CapturePlan, available_bytes: int | None, disk_free_bytes: int) -> list[str]:

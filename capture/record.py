@@ -82,7 +82,7 @@ def describe_run(
         "sites": ",".join(site.name for site in plan.sites),
         **{f"text.{key}": value for key, value in corpus.model_dump().items() if key not in NOT_SIGNED},
         "batch_size": plan.batch_size,
-        "device": device.type,
+        "device": software.device_name or device.type,
         "attention": facts.attention_implementation,
         "experts": facts.experts_implementation,
         "torch": software.torch,

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import shlex
-import shutil
 import sys
 import time
 from dataclasses import dataclass
@@ -26,6 +23,7 @@ from capture.corpus import (
     require_vocabulary,
     tokenizer_digest,
 )
+from capture.destination import Destination
 from capture.device import available_memory_bytes, choose_device
 from capture.engines.resident import capture_resident, load_model
 from capture.engines.streamed import capture_streamed
@@ -41,9 +39,9 @@ from capture.sites import find_sites
 from capture.summary import summarise
 from capture.text import TextSource, parse_text, pinned
 from schemas.bits import encoding_named
-from schemas.errors import CapacityError, InputError, SignatureError, StoreError
-from schemas.provenance import FORMAT, CorpusInfo, RunInfo, differences
-from schemas.run import Run, RunWriter, create_run, is_url, store_bytes
+from schemas.errors import CapacityError, SignatureError
+from schemas.provenance import CorpusInfo, RunInfo, differences
+from schemas.run import Run, RunWriter, create_run
 
 __all__ = ["CaptureSettings", "run_capture"]
 
@@ -81,11 +79,9 @@ def run_capture(settings: CaptureSettings) -> int:
     text = parse_text(settings.text)
     overlap = parse_overlap(settings.overlap)
     source = find_model(settings.model)
-    if settings.store and is_url(settings.store):
-        raise InputError(f"--store {settings.store}: capture writes to a local folder; copy the finished store there")
-    store = Path(settings.store) if settings.store else source.default_store
     device = choose_device(settings.device)
-    existing = _existing_run(store, settings.overwrite)
+    destination = Destination(settings.store or source.default_store, overwrite=settings.overwrite)
+    store, existing = destination.path, destination.run
 
     folder, revision = checkpoint_folder(source, weights=False)
     preset_dtype = PRESETS[source.preset].dtype if source.preset else None
@@ -105,7 +101,7 @@ def run_capture(settings: CaptureSettings) -> int:
     )
     available = available_memory_bytes(device)
     plan = choose_engine(plan, settings.engine, available)
-    disk_free = shutil.disk_usage(_nearest_folder(store)).free
+    disk_free = destination.free_bytes
     if settings.dry_run:
         print(
             describe_plan(
@@ -118,7 +114,7 @@ def run_capture(settings: CaptureSettings) -> int:
             )
         )
     if existing is None or existing.complete_sequences() != list(range(plan.dimensions.sequences)):
-        reasons = shortfalls(plan, available, disk_free + (store_bytes(store) if existing else 0))
+        reasons = shortfalls(plan, available, disk_free)
         if reasons:
             raise CapacityError("; ".join(reasons))
     if settings.dry_run:
@@ -139,8 +135,7 @@ def run_capture(settings: CaptureSettings) -> int:
         weights: Any = LayerWeights(folder, skeleton, device) if plan.engine == "streamed" else None
         model = load_model(folder, skeleton, device) if weights is None else None
         if existing is None:
-            if os.path.exists(store):
-                _discard(store)
+            destination.clear()
             create_run(store, info, plan.arrays, {"token_id": corpus.token_id, "token_mask": corpus.token_mask})
         writer = RunWriter(store)
         checkpoints = LayerCheckpoints.beside(writer)
@@ -178,47 +173,6 @@ def _opening_line(store: Path, plan: CapturePlan, device: torch.device, done: in
         f"{d.layers} layers x {len(plan.stored_sites)} sites, {d.sequences} sequences of {d.positions}{resumed}, "
         f"{plan.encoding.name} on {device}, {plan.engine} engine ({plan.engine_reason}) -> {store}"
     )
-
-
-def _existing_run(store: Path, overwrite: bool) -> Run | None:
-    """The run at ``store``, None where there is nothing or it is to be replaced; StoreError for anything else."""
-    there = os.path.exists(store)  # Path.exists raises for a name too long, or in a folder that is shut
-    _require_writable(store if there and not overwrite else store.absolute().parent, store)
-    if not there:
-        return None
-    try:
-        run = Run(store)
-    except StoreError as error:
-        if overwrite and _is_run_store(store):
-            return None
-        raise StoreError(f"--store {store} exists and is no run that can be continued: {error}") from None
-    return None if overwrite else run
-
-
-def _require_writable(folder: Path, store: Path) -> None:
-    """Raise StoreError unless ``folder`` can be written or made: known before a model is downloaded."""
-    nearest = next(path for path in (folder, *folder.parents) if os.path.exists(path))
-    if not nearest.is_dir():
-        raise StoreError(f"cannot write --store {store}: {nearest} is a file; give a folder that is not there yet")
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise StoreError(f"cannot write --store {store}: no permission to write in {nearest}; give another --store")
-
-
-def _is_run_store(store: Path) -> bool:
-    """Whether ``--overwrite`` may delete this folder: only what says that it is a run store, of any version."""
-    with contextlib.suppress(OSError, ValueError):
-        return f'"{FORMAT}"' in (store / "zarr.json").read_text(encoding="utf-8")
-    return False
-
-
-def _discard(store: Path) -> None:
-    trash = store.with_name(f"{store.name}.old-{os.getpid()}")
-    store.rename(trash)
-    shutil.rmtree(trash)
-
-
-def _nearest_folder(path: Path) -> Path:
-    return next(place for place in (path.absolute(), *path.absolute().parents) if os.path.isdir(place))
 
 
 def _corpus(text: TextSource, folder: Path, windows: WindowSettings, existing: Run | None) -> tuple[Corpus, CorpusInfo]:

@@ -76,10 +76,9 @@ def find_sites(model: Any, wanted: Sequence[str] | None = None) -> tuple[Site, .
     modules where a layer lacks a wanted site.
     """
     unknown = [site for site in wanted or () if site not in SITES]
-    if unknown:
-        raise InputError(
-            f"--sites {','.join(wanted or ())}: no site is called {unknown[0]!r}; sites: {', '.join(SITES)}"
-        )
+    if unknown or (wanted is not None and len(set(wanted)) < max(1, len(wanted))):
+        problem = f"no site is called {unknown[0]!r}" if unknown else "a site is named twice"
+        raise InputError(f"--sites {','.join(wanted or ())}: {problem}; sites: {', '.join(SITES)}")
     path, layers = decoder_layers(model)
     candidates = {"ln_attn": TOKEN_MIXERS, "ln_mlp": MLPS}
     sites: list[Site] = []

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from capture.plan import human_bytes
 from schemas.layout import nonfinite_name
+from schemas.perplexity import Perplexity, perplexity
 from schemas.run import Run, store_bytes
 
 __all__ = ["summarise"]
@@ -28,7 +28,7 @@ def summarise(store: Path, seconds: float, computed: int) -> str:
         f"raw          {human_bytes(raw)}",
         f"compressed   {human_bytes(size)} (ratio {size / raw:.3f})",
         f"seconds      {seconds:.1f}" + ("" if computed else " (nothing to compute)"),
-        f"perplexity   {_perplexity(run.read('token_nll'))}",
+        f"perplexity   {_perplexity(perplexity(run.read('token_nll')))}",
     ]
     bad = {site: run.read(nonfinite_name(site)) for site in run.info.stored_sites}
     total = sum(int(counts.sum()) for counts in bad.values())
@@ -41,16 +41,12 @@ def summarise(store: Path, seconds: float, computed: int) -> str:
     return "\n".join([*lines, f"store        {store}", f"next         {command}"])
 
 
-def _perplexity(token_nll: npt.NDArray[np.float32]) -> str:
-    """exp of the mean loss; position 0 has none, and a NaN or infinite one elsewhere is never passed over."""
-    scored = token_nll[:, 1:].astype(np.float64)
-    if not scored.size:
+def _perplexity(found: Perplexity) -> str:
+    if not found.losses:
         return "none (one position has no next token)"
-    bad = int(np.count_nonzero(~np.isfinite(scored)))
-    if bad:
-        return f"none ({bad:,} of {scored.size:,} losses are NaN or infinite)"
-    with np.errstate(over="ignore"):
-        return f"{float(np.exp(scored.mean())):.2f}"
+    if found.value is None:
+        return f"none ({found.nonfinite_losses:,} of {found.losses:,} losses are NaN or infinite)"
+    return f"{found.value:.2f}"
 
 
 def _worst_cells(counts: Mapping[str, npt.NDArray[Any]], most: int = 3) -> str:

@@ -9,6 +9,7 @@ fill value, so a chunk that a committed cell lacks is damage, not data.
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import os
 import re
@@ -37,7 +38,7 @@ try:
 except ImportError:  # no such locks outside POSIX: nothing is swept there
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["Run", "RunWriter", "codecs", "create_run", "is_url", "open_group", "store_bytes"]
+__all__ = ["Run", "RunWriter", "codecs", "create_run", "is_being_written", "is_url", "open_group", "store_bytes"]
 
 
 def codecs(itemsize: int) -> dict[str, Any]:
@@ -345,12 +346,30 @@ def create_run(
         _flush(final.parent)
     except OSError as error:
         shutil.rmtree(draft, ignore_errors=True)
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise StoreError(
+                f"{final} was made by another process meanwhile; run the same command again to continue it"
+            ) from None
         raise StoreError(
             f"cannot write {final}: {error.strerror or error}; give a writable place with --store"
         ) from None
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
+
+
+def is_being_written(path: str | os.PathLike[str]) -> bool:
+    """True where a live RunWriter, of this process or another, has the store at a local ``path`` open."""
+    if fcntl is None:
+        return False
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno in (errno.EAGAIN, errno.EACCES)  # else the file system has no locks
+    finally:
+        os.close(folder)
+    return False
 
 
 def _alive(process: str) -> bool:

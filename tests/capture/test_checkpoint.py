@@ -40,7 +40,7 @@ def test_the_published_table_is_seven_presets() -> None:
 def test_a_hub_id_needs_no_network_to_be_named() -> None:
     source = find_model("Owner/Some-Model.v1")
     assert (source.id, source.folder, source.preset) == ("Owner/Some-Model.v1", None, None)
-    assert str(source.default_store) == "runs/some-model.v1.zarr"
+    assert str(source.default_store) == "runs/Some-Model.v1.zarr"
 
 
 def test_a_folder_is_taken_before_a_hub_id(sharded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

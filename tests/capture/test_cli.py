@@ -6,6 +6,7 @@ That it says what to install where torch is missing is tested with the other imp
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -141,8 +142,8 @@ def test_what_cannot_fit_is_refused_before_it_starts(
     if short == "memory":
         monkeypatch.setattr(session, "available_memory_bytes", lambda device: 1000)
     else:
-        usage = session.shutil.disk_usage(tmp_path)
-        monkeypatch.setattr(session.shutil, "disk_usage", lambda path: usage._replace(free=1000))
+        usage = shutil.disk_usage(tmp_path)
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
     flags = ["--sequences", 2, "--length", 16, *(["--dry-run"] if dry else [])]
     assert capture(folder, tmp_path / "run.zarr", text, *flags) == 1
     printed = capsys.readouterr()
@@ -156,8 +157,8 @@ def test_a_finished_store_needs_no_room(
 ) -> None:
     store, flags = tmp_path / "run.zarr", ("--sequences", 2, "--length", 16)
     assert capture(folder, store, text, *flags) == 0
-    usage = session.shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(session.shutil, "disk_usage", lambda path: usage._replace(free=0))
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=0))
     monkeypatch.setattr(session, "available_memory_bytes", lambda device: 0)
     assert capture(folder, store, text, *flags) == 0
 

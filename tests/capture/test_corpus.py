@@ -153,10 +153,15 @@ def test_too_little_text_says_how_many_windows_there_are(documents: int, folder:
     assert corpus_of(path, tokenizer, windows, 6).token_id.shape == (windows, 6)
 
 
-@pytest.mark.parametrize("texts", [[], [""], ["short"]])
-def test_less_than_one_window_asks_for_a_shorter_one(texts: list[str], folder: Folder, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"has 0 windows of 100 tokens.*lower --length \(now 100\)"):
+@pytest.mark.parametrize("texts", [[], [""], ["  "]])
+def test_no_text_at_all_is_named_with_its_path(texts: list[str], folder: Folder, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"--text .*/\S+ holds no text"):
         corpus_of(lines(tmp_path / "a.jsonl", texts), folder(), 1, 100)
+
+
+def test_less_than_one_window_asks_for_a_shorter_one(folder: Folder, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"has 0 windows of 100 tokens.*lower --length \(now 100\)"):
+        corpus_of(lines(tmp_path / "a.jsonl", ["short"]), folder(), 1, 100)
 
 
 def test_no_more_documents_are_read_than_the_windows_need(folder: Folder, tmp_path: Path) -> None:

@@ -61,3 +61,16 @@ def test_every_command_parses(command: list[str]) -> None:
 
 def test_there_are_commands_to_parse() -> None:
     assert len(COMMANDS) >= 6
+
+
+def test_no_placeholder_is_left() -> None:
+    assert not [block for block in BLOCKS if re.fullmatch(r"\s*[A-Z]*\s*", block)]
+
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+    assert not [target for target in targets if not (page.parent / target).exists()]

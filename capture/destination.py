@@ -1,0 +1,81 @@
+"""The store's place: what is there already, whether it may be written or replaced, what is free around it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from pathlib import Path
+
+from schemas.errors import InputError, StoreError
+from schemas.provenance import FORMAT
+from schemas.run import Run, is_being_written, is_url, store_bytes
+
+__all__ = ["Destination"]
+
+
+class Destination:
+    """Where ``--store`` points. ``run`` is the run to continue, None where a new one is to be made."""
+
+    def __init__(self, path: str | os.PathLike[str], *, overwrite: bool) -> None:
+        """Look, and change nothing; raises StoreError where the place cannot be written or holds something else.
+
+        Only what says that it is a run store, of any version, may be overwritten.
+        """
+        if is_url(path):
+            raise InputError(f"--store {path}: capture writes to a local folder; copy the finished store there")
+        self.path = Path(path)
+        self.overwrite = overwrite
+        there = os.path.lexists(self.path)  # Path.exists raises for a name too long, or in a folder that is shut
+        self._require_writable(self.path if there and not overwrite else self.path.absolute().parent)
+        self.run: Run | None = None
+        self._replaces = False
+        if not there:
+            return
+        if overwrite and self.path.is_symlink():
+            raise StoreError(
+                f"--overwrite: --store {path} is a link to {os.readlink(path)}; give that path, or remove the link"
+            )
+        try:
+            run = Run(self.path)
+        except StoreError as error:
+            if not (overwrite and self._is_run_store()):
+                raise StoreError(f"--store {path} exists and is no run that can be continued: {error}") from None
+            run = None
+        self.run, self._replaces = (None, True) if overwrite else (run, False)
+
+    @property
+    def free_bytes(self) -> int:
+        """Bytes free on its disk, those of a store that is continued or replaced included."""
+        nearest = next(p for p in (self.path.absolute(), *self.path.absolute().parents) if os.path.isdir(p))
+        held = store_bytes(self.path) if self.run is not None or self._replaces else 0
+        return shutil.disk_usage(nearest).free + held
+
+    def clear(self) -> None:
+        """Remove the store that ``--overwrite`` replaces; nothing otherwise, whatever has appeared there since."""
+        if not self._replaces or not os.path.exists(self.path):
+            return
+        if is_being_written(self.path):
+            raise StoreError(f"another capture is writing {self.path}; wait for it, or give another --store")
+        # One name for what is on its way out, whoever put it there: what a killed --overwrite left goes too.
+        trash = self.path.with_name(f"{self.path.name}.replaced")
+        shutil.rmtree(trash, ignore_errors=True)
+        self.path.rename(trash)
+        shutil.rmtree(trash)
+
+    def _require_writable(self, folder: Path) -> None:
+        """Raise StoreError unless ``folder`` can be written or made: known before a model is downloaded."""
+        nearest = next(path for path in (folder, *folder.parents) if os.path.exists(path))
+        if not nearest.is_dir():
+            raise StoreError(
+                f"cannot write --store {self.path}: {nearest} is a file; give a folder that is not there yet"
+            )
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            raise StoreError(
+                f"cannot write --store {self.path}: no permission to write in {nearest}; give another --store"
+            )
+
+    def _is_run_store(self) -> bool:
+        with contextlib.suppress(OSError, ValueError):
+            return f'"{FORMAT}"' in (self.path / "zarr.json").read_text(encoding="utf-8")
+        return False
