@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ from analyze.question import Question
 from analyze.results import Result, assemble
 from analyze.tally import take_tally
 from schemas.errors import InputError
+from schemas.perplexity import Perplexity, perplexity
 from schemas.run import Run
 
 if TYPE_CHECKING:
@@ -59,14 +59,8 @@ def _refuse_zero_with_nan(run: Run, plan: Plan, nonfinite: int) -> None:
         )
 
 
-def _perplexity(run: Run, plan: Plan) -> float | None:
-    """exp of the mean loss over the analysed tokens that have one, or None."""
+def _perplexity(run: Run, plan: Plan) -> Perplexity:
+    """That of the analysed sequences; none where the store has no losses."""
     if "token_nll" not in run:
-        return None
-    total, tokens = 0.0, 0
-    for sequence in plan.sequences:
-        losses = run.read("token_nll", (sequence,)).astype(np.float64)
-        finite = losses[np.isfinite(losses)]
-        total += float(finite.sum())
-        tokens += finite.size
-    return math.exp(total / tokens) if tokens else None
+        return Perplexity(None, 0, 0)
+    return perplexity(np.stack([run.read("token_nll", (sequence,)) for sequence in plan.sequences]))

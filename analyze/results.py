@@ -14,6 +14,7 @@ from analyze.bootstrap import mean_intervals
 from analyze.plan import Plan
 from analyze.tally import Tally
 from schemas.bits import Encoding, magnitude_value
+from schemas.perplexity import Perplexity
 from schemas.provenance import RunInfo
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class Result:
 
     ``by_sequence`` has, for each analysed sequence, the features that meet the rule in it alone; ``interval`` is
     the bootstrap 95% interval of their mean. Means over counted units are None where nothing is counted.
-    ``perplexity`` is that of the analysed tokens, None where the store has no token losses.
+    ``perplexity`` is that of the analysed tokens.
     """
 
     store: str
@@ -58,7 +59,7 @@ class Result:
     mean_layer_percent: float | None
     mean_position_percent: float | None
     nonfinite: int
-    perplexity: float | None
+    perplexity: Perplexity
     detail: Detail | None
     tally: Tally
     threshold: int
@@ -94,7 +95,7 @@ class Result:
 
 
 def assemble(
-    store: str, info: RunInfo, plan: Plan, tally: Tally, details: Details | None, perplexity: float | None
+    store: str, info: RunInfo, plan: Plan, tally: Tally, details: Details | None, perplexity: Perplexity
 ) -> list[Result]:
     """A result for each magnitude of the plan's question, in its order."""
     by_threshold = [tally.by_sequence(pattern) for pattern in plan.thresholds]

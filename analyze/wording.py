@@ -108,4 +108,10 @@ def notes(results: Sequence[Result]) -> list[str]:
                 f"{result.info.model.name}: {result.nonfinite:,} values are NaN or infinite; NaN is never a hit, "
                 "an infinity always is."
             )
+        found = result.perplexity
+        if found.nonfinite_losses:
+            lines.append(
+                f"{result.info.model.name}: perplexity none: {found.nonfinite_losses:,} of {found.losses:,} losses are "
+                "NaN or infinite."
+            )
     return lines

@@ -69,7 +69,9 @@ def _result_record(result: Result) -> dict[str, Any]:
         "mean_layer_percent": result.mean_layer_percent,
         "mean_position_percent": result.mean_position_percent,
         "nonfinite_values": result.nonfinite,
-        "perplexity": _number(result.perplexity),
+        "perplexity": _number(result.perplexity.value),
+        "losses": result.perplexity.losses,
+        "nonfinite_losses": result.perplexity.nonfinite_losses,
         "details": _details_record(result),
     }
 

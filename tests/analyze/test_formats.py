@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -250,12 +249,38 @@ def test_nonfinite_values_are_mentioned(analyze: Command, tmp_path: Path) -> Non
         assert told in words(out)
 
 
+def perplexity_of(path: Path, losses: Any, analyze: Command) -> tuple[dict[str, Any], str]:
+    """The JSON result of a store with these losses, and its table."""
+    write_store(path, {"ln_attn": np.ones((1, *losses.shape, 1), np.float32)}, token_nll=losses)
+    (result,) = strict(analyze("--store", path, "--format", "json")[1])["results"]
+    return result, words(analyze("--store", path)[1])
+
+
 def test_a_model_of_losses_has_its_perplexity(analyze: Command, tmp_path: Path) -> None:
-    """exp of the mean over positions that have a loss, wherever those are that have none."""
-    ones = np.ones((1, 2, 3, 1), np.float32)
-    losses = np.array([[1, np.nan, 2], [3, 4, np.nan]])
-    write_store(tmp_path / "run.zarr", {"ln_attn": ones}, token_nll=losses)
-    write_store(tmp_path / "none.zarr", {"ln_attn": ones}, token_nll=np.full((2, 3), np.nan))
-    read: Callable[[Path], Any] = lambda path: strict(analyze("--store", path, "--format", "json")[1])["results"][0]  # noqa: E731
-    assert read(tmp_path / "run.zarr")["perplexity"] == pytest.approx(np.exp(2.5))
-    assert read(tmp_path / "none.zarr")["perplexity"] is None
+    """exp of the mean over all positions but the first, whatever is stored there."""
+    result, table = perplexity_of(tmp_path / "r", np.array([[np.nan, 1, 2], [9, 3, 4]]), analyze)
+    assert result["perplexity"] == pytest.approx(np.exp(2.5))
+    assert (result["losses"], result["nonfinite_losses"]) == (4, 0)
+    assert "perplexity" not in table
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_loss_that_is_no_number_is_not_passed_over(analyze: Command, tmp_path: Path, bad: float) -> None:
+    result, table = perplexity_of(tmp_path / "r", np.array([[np.nan, 1, 2], [np.nan, bad, 4]]), analyze)
+    assert result["perplexity"] is None
+    assert (result["losses"], result["nonfinite_losses"]) == (4, 1)
+    assert "tiny: perplexity none: 1 of 4 losses are NaN or infinite." in table
+    _, out, _ = analyze("--store", tmp_path / "r", "--format", "csv")
+    (row,) = csv.DictReader(io.StringIO(out))
+    assert (row["perplexity"], row["nonfinite_losses"]) == ("", "1")
+
+
+def test_losses_past_the_largest_float_are_an_infinite_perplexity(analyze: Command, tmp_path: Path) -> None:
+    result, _ = perplexity_of(tmp_path / "r", np.full((1, 3), 710.0), analyze)
+    assert result["perplexity"] == "inf"
+
+
+def test_one_position_has_no_loss_and_no_perplexity(analyze: Command, tmp_path: Path) -> None:
+    result, table = perplexity_of(tmp_path / "r", np.full((2, 1), np.nan), analyze)
+    assert (result["perplexity"], result["losses"], result["nonfinite_losses"]) == (None, 0, 0)
+    assert "perplexity" not in table
