@@ -21,7 +21,7 @@ PYTEST_WORKERS ?= 2
 or_else = || { status=$$?; echo "make $@: $(1)" >&2; exit $$status; }
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint bench clean capture analyze table
+.PHONY: help install demo test lint bench geometry clean capture analyze table
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -85,6 +85,10 @@ table: $(INSTALLED) ## capture the seven mixture-of-experts models and print the
 	done; \
 	$(BIN)/analyze --store $$stores --magnitude $(MAGNITUDE) --format markdown $(ANALYZE_FLAGS) \
 		$(call or_else,the analysis failed as said above. The stores are there: $$stores)
+
+geometry: $(INSTALLED) ## geometry MODEL=glm-4.5-air: capture 64 tokens at a published model's full size from sparse files
+	@test -n "$(MODEL)" || { echo "make geometry: name one of the seven models: make geometry MODEL=qwen3-30b" >&2; exit 2; }
+	@$(BIN)/python -m bench.geometry --model "$(MODEL)" $(call or_else,the run failed as said above)
 
 clean: ## remove caches and build products; .venv and runs stay
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

