@@ -48,7 +48,7 @@ def test_a_folder_is_taken_before_a_hub_id(sharded: Path, tmp_path: Path, monkey
     monkeypatch.chdir(tmp_path)
     source = find_model("owner/Tiny")
     assert (source.id, source.folder) == ("Tiny", Path("owner/Tiny"))
-    assert str(source.default_store) == "runs/tiny.zarr"
+    assert str(source.default_store) == "runs/Tiny.zarr"
     monkeypatch.chdir(tmp_path / "owner" / "Tiny")
     assert find_model(".").id == "Tiny"
 
