@@ -8,7 +8,7 @@ from typing import Any
 
 import zarr
 
-__all__ = ["Index", "bounds", "chunks_of", "covers_chunks", "selection", "slices"]
+__all__ = ["Index", "bounds", "chunks_of", "covers_chunks", "pieces", "selection", "slices"]
 
 Index = tuple[int | slice, ...]
 """A selection: an integer or a slice of step one for each of the first axes; the rest is taken whole."""
@@ -18,6 +18,30 @@ def chunks_of(array: zarr.Array[Any], index: Index) -> Iterator[tuple[int, ...]]
     """Grid coordinates of the chunks that ``array[index]`` touches."""
     pairs = zip(bounds(array, index), array.chunks, strict=True)
     return itertools.product(*(range(start // chunk, -(-stop // chunk)) for (start, stop), chunk in pairs))
+
+
+def pieces(array: zarr.Array[Any], index: Index) -> Iterator[tuple[tuple[int, ...], tuple[slice, ...]]]:
+    """(grid coordinates, its part of ``array[index]``) of every chunk that ``index``, of positive steps, touches."""
+    axes = [
+        list(_axis_pieces(index[axis] if axis < len(index) else slice(None), size, chunk))
+        for axis, (size, chunk) in enumerate(zip(array.shape, array.chunks, strict=True))
+    ]
+    for parts in itertools.product(*axes):
+        yield tuple(chunk for chunk, _ in parts), tuple(place for _, place in parts if place is not None)
+
+
+def _axis_pieces(picked: int | slice, size: int, chunk: int) -> Iterator[tuple[int, slice | None]]:
+    """(chunk, its part of the selection) along one axis; None where the selection drops the axis."""
+    if not isinstance(picked, slice):
+        yield picked % size // chunk, None
+        return
+    indices = range(*picked.indices(size))
+    first = 0
+    while first < len(indices):
+        number = indices[first] // chunk
+        stop = min(len(indices), -(-((number + 1) * chunk - indices.start) // indices.step))
+        yield number, slice(first, stop)
+        first = stop
 
 
 def bounds(array: zarr.Array[Any], index: Index) -> Iterator[tuple[int, int]]:

@@ -42,4 +42,19 @@ def test_a_selection_touches_and_covers_the_chunks_that_its_elements_lie_in(
         assert set(found) == touched
         whole = all(picked[grid.selection(array, coordinates)].all() for coordinates in touched)
         assert grid.covers_chunks(array, index) == whole
+    parts = dict(grid.pieces(array, index))
+    assert set(parts) == touched
+    owner = np.indices(array.shape) // np.reshape(array.chunks, (-1, *[1] * array.ndim))
+    for coordinates, place in parts.items():
+        assert (coordinates == owner[(slice(None), *index)][(slice(None), *place)].T).all()
+    assert sum(np.ones(array.shape)[index][place].size for place in parts.values()) == picked.sum()
     assert tuple(len(range(*axis.indices(size))) for axis, size in grid.slices(array, index)) == picked[index].shape
+
+
+def test_pieces_of_a_selection_with_steps_leave_out_chunks_that_are_stepped_over() -> None:
+    array = zarr.create_array({}, shape=(10,), chunks=(2,), dtype="uint8")
+    assert list(grid.pieces(array, (slice(1, None, 4),))) == [
+        ((0,), (slice(0, 1),)),
+        ((2,), (slice(1, 2),)),
+        ((4,), (slice(2, 3),)),
+    ]

@@ -10,11 +10,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 import zarr
@@ -486,21 +487,79 @@ def test_the_part_of_a_split_sequence_is_named(make_store: MakeStore, monkeypatc
         Run(made.path).read("ln_attn", (0, 1))
 
 
-@pytest.mark.parametrize(
-    ("name", "key"),
-    [
-        ("ln_attn", "c.1.0.0.0"),
-        ("ln_attn_layer_peak", "c.1.0.0"),
-        ("ln_attn_position_peak", "c.0.0.0"),
-        ("ln_attn_nonfinite", "c.0.0"),
-        ("token_nll", "c.0.0"),
-    ],
-)
+CHUNKS = [
+    ("ln_attn", "c.1.0.0.0"),
+    ("ln_attn_layer_peak", "c.1.0.0"),
+    ("ln_attn_position_peak", "c.0.0.0"),
+    ("ln_attn_nonfinite", "c.0.0"),
+    ("token_nll", "c.0.0"),
+]
+
+
+@pytest.mark.parametrize(("name", "key"), CHUNKS)
 def test_a_chunk_that_a_committed_cell_lacks_is_damage_and_not_nan(make_store: MakeStore, name: str, key: str) -> None:
     made = make_store()
     (made.path / name / key).unlink()
     with pytest.raises(CorruptChunkError, match=f"{name}/{key}.*sequence 0.*the file is missing"):
         Run(made.path).read(name)
+
+
+@pytest.fixture
+def bucket() -> Iterator[Any]:
+    """An object store in memory, empty before and after."""
+    files = fsspec.filesystem("memory")
+    yield files
+    files.rm("/bucket", recursive=True)
+
+
+@pytest.mark.parametrize(("name", "key"), CHUNKS)
+def test_a_remote_store_that_lacks_a_chunk_is_damaged_too(
+    make_store: MakeStore, bucket: Any, name: str, key: str
+) -> None:
+    made = make_store()
+    bucket.put(str(made.path), "/bucket/run.zarr", recursive=True)
+    run = Run("memory://bucket/run.zarr")
+    for whole in made.written:
+        np.testing.assert_array_equal(run.read(whole), Run(made.path).read(whole))
+    bucket.rm(f"/bucket/run.zarr/{name}/{key}")
+    with pytest.raises(CorruptChunkError, match=f"{name}/{key}.*sequence 0.*the file is missing"):
+        run.read(name)
+    run.read(name, (slice(None), 1) if "position" not in name and "token" not in name else (1,))
+
+
+def test_what_a_remote_store_has_not_committed_reads_as_fill(make_store: MakeStore, bucket: Any) -> None:
+    bucket.put(str(make_store(commit=False).path), "/bucket/run.zarr", recursive=True)
+    assert (Run("memory://bucket/run.zarr").read("ln_attn") == ENCODINGS["bfloat16"].fill).all()
+
+
+def test_a_remote_store_is_asked_for_no_chunk_that_was_read(
+    make_store: MakeStore, bucket: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket.put(str(make_store().path), "/bucket/run.zarr", recursive=True)
+    run = Run("memory://bucket/run.zarr")
+    run.array("ln_attn")
+    asked: list[str] = []
+
+    async def exists(store: Any, key: str) -> bool:
+        asked.append(key)
+        return True
+
+    monkeypatch.setattr("zarr.storage.FsspecStore.exists", exists)
+    run.read("ln_attn")
+    run.read("ln_attn_layer_peak")
+    assert asked == []
+
+
+def test_a_file_url_is_a_local_path(make_store: MakeStore) -> None:
+    made = make_store()
+    run = Run(f"file://{made.path}")
+    assert run.path == str(made.path)
+    np.testing.assert_array_equal(run.read("ln_attn"), made.written["ln_attn"])
+    (made.path / "ln_attn" / "c.1.0.0.0").unlink()
+    with pytest.raises(CorruptChunkError, match=r"c\.1\.0\.0\.0.*the file is missing"):
+        run.read("ln_attn")
+    with pytest.raises(StoreError, match="does not exist"):
+        Run(f"file://{made.path}/absent")
 
 
 def test_a_chunk_equal_to_the_fill_value_is_stored_all_the_same(make_store: MakeStore) -> None:
