@@ -29,7 +29,7 @@ from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec
 
 from schemas.bits import Encoding, encoding_named
 from schemas.errors import CorruptChunkError, MissingDependencyError, StoreError
-from schemas.event_loop import absent_chunks
+from schemas.event_loop import absent_chunks, finish_reads
 from schemas.grid import Index, chunks_of, covers_chunks, pieces, selection, slices
 from schemas.layout import ArraySpec, Dimensions
 from schemas.provenance import RunInfo, parse_attributes
@@ -133,6 +133,7 @@ class Run:
         try:
             values: npt.NDArray[Any] = np.asarray(array[index or ...])
         except Exception as error:
+            finish_reads()
             self._blame(name, index, error)
             raise
         if name != "committed":
@@ -161,7 +162,7 @@ class Run:
     def _chunk_file(self, array: zarr.Array[Any], name: str, coordinates: tuple[int, ...]) -> Path:
         return Path(self.path, name, array.metadata.encode_chunk_key(coordinates))
 
-    def _damaged(self, name: str, coordinates: tuple[int, ...], cause: object) -> CorruptChunkError:
+    def _damaged(self, name: str, coordinates: tuple[int, ...], cause: str) -> CorruptChunkError:
         """The error for one chunk: its file, where in the array it lies, and what to do."""
         array = self.array(name)
         dims = array.metadata.dimension_names or ()  # type: ignore[union-attr]
@@ -183,7 +184,8 @@ class Run:
             try:
                 array[selection(array, coordinates)]
             except Exception as cause:
-                raise self._damaged(name, coordinates, cause) from error
+                told = "its checksum does not match" if "checksum" in str(cause) else str(cause).rstrip(".")
+                raise self._damaged(name, coordinates, told) from error
 
     def committed(self) -> npt.NDArray[np.bool_]:
         """(layer, sequence) mask of the cells whose data is complete."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -109,6 +111,22 @@ def test_a_damaged_chunk_is_named(
     assert err.startswith("analyze: error: ")
     assert f"chunk {chunk} ({place})" in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_damaged_chunk_is_one_line_of_error(tmp_path: Path, engine: str) -> None:
+    """The other chunks of a failed read are waited for: their tasks would complain when the process ends."""
+    write_store(tmp_path / "r", {"ln_attn": np.ones((40, 2, 8, 512), np.float32)})
+    name = "ln_attn_layer_peak/c.0.1.0" if engine == "peaks" else "ln_attn/c.0.1.0.0"
+    (tmp_path / "r" / name).write_bytes(b"")
+    command = [sys.executable, "-m", "analyze", "--store", str(tmp_path / "r"), "--engine", engine]
+    for _ in range(4):
+        found = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (found.returncode, found.stdout) == (2, "")
+        assert found.stderr == (
+            f"analyze: error: {tmp_path / 'r'}: chunk {name} (layer 0, sequence 1) is damaged: its checksum does not "
+            "match. Restore that file from a copy, or capture the run again with --overwrite\n"
+        )
 
 
 def test_peaks_answer_beside_damaged_slices(analyze: Command, noisy_store: Path, tmp_path: Path) -> None:

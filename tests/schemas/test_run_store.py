@@ -451,7 +451,9 @@ def test_a_flipped_byte_is_named_with_its_layer_and_sequence(make_store: MakeSto
     content[len(content) // 2] ^= 0x10
     file.write_bytes(content)
     run = Run(made.path)
-    named = r"ln_mlp/c\.2\.1\.0\.0 \(layer 2, sequence 1\) is damaged.*--overwrite"
+    named = (
+        r"ln_mlp/c\.2\.1\.0\.0 \(layer 2, sequence 1\) is damaged: its checksum does not match\. Restore.*--overwrite"
+    )
     for index in [(), (2,), (2, 1), (slice(1, 4), 1, slice(3, 5))]:
         with pytest.raises(CorruptChunkError, match=named):
             run.read("ln_mlp", index)
@@ -469,6 +471,30 @@ def test_a_flip_anywhere_in_a_chunk_is_found(make_store: MakeStore, bits: str, p
     file.write_bytes(content)
     with pytest.raises(CorruptChunkError, match=r"c\.1\.0\.0 \(sequence 1\)"):
         Run(made.path).read("ln_attn_position_peak")
+
+
+def test_a_failed_read_leaves_nothing_running(make_store: MakeStore) -> None:
+    """One chunk that fails at once, among many: in a process that then ends, and in threads that fail together."""
+    made = make_store(dimensions=Dimensions(60, 1, 64, 512))
+    (made.path / "ln_attn" / "c.0.0.0.0").write_bytes(b"")
+    script = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from schemas import OutlierFeaturesError, Run
+run = Run(sys.argv[1])
+def read(_):
+    try:
+        run.read("ln_attn")
+    except OutlierFeaturesError as error:
+        return str(error)
+with ThreadPoolExecutor(3) as pool:
+    errors = set(pool.map(read, range(3)))
+print(*errors, sep="\\n", file=sys.stderr)
+"""
+    for _ in range(5):
+        found = subprocess.run([sys.executable, "-c", script, made.path], capture_output=True, text=True, check=True)
+        (line,) = found.stderr.splitlines()
+        assert line.startswith(f"{made.path}: chunk ln_attn/c.0.0.0.0 (layer 0, sequence 0) is damaged: its checksum")
 
 
 @pytest.mark.parametrize("content", [b"", b"x", b"not a chunk at all"])
