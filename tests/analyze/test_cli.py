@@ -82,6 +82,7 @@ def test_every_example_of_the_help_is_understood(
         (["--features", "-1"], "--features"),
         (["--features", "many"], "'many' is not a number of features: write 25, 0 or all"),
         (["--unknown"], "unrecognized arguments"),
+        (["--mag", "4"], "unrecognized arguments: --mag 4"),
     ],
 )
 def test_input_that_cannot_be_used(analyze: Command, noisy_store: Path, arguments: list[str], told: str) -> None:
