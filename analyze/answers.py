@@ -54,7 +54,8 @@ def _refuse_zero_with_nan(run: Run, plan: Plan, nonfinite: int) -> None:
     """Raise at magnitude 0 where a NaN may be: it is no hit, and a peak of nothing but NaN is 0, which is one."""
     if nonfinite and plan.thresholds[0] == 0:
         raise InputError(
-            f"--magnitude 0 cannot be answered for {run.path}: {nonfinite:,} of its values are NaN or infinite, and "
+            f"--magnitude 0 cannot be answered for {run.path}: {nonfinite:,} of its values "
+            f"{'is' if nonfinite == 1 else 'are'} NaN or infinite, and "
             "peaks do not tell a NaN from 0. Ask for more than 0, for example 1e-30"
         )
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from analyze.quantities import decimal_text
+from analyze.names import label, store_names
+from analyze.quantities import counted, decimal_text
 from analyze.results import Feature, Result
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Column",
     "document_columns",
     "feature_columns",
+    "name_columns",
     "parameters",
     "rows_of",
     "title_of",
@@ -82,7 +84,7 @@ def _most_common(result: Result) -> str:
     detail = result.detail
     if detail is None or detail.most_common is None:
         return "-"
-    return f"{detail.most_common} ({detail.most_common_hits:,} hits)"
+    return f"{detail.most_common} ({counted(detail.most_common_hits or 0, 'hit')})"
 
 
 MODEL_COLUMNS: tuple[Column[Result], ...] = (
@@ -139,14 +141,21 @@ def feature_columns(result: Result) -> tuple[Column[Feature], ...]:
     return tuple(column for column in FEATURE_COLUMNS if column.heading not in left_out)
 
 
-def title_of(result: Result) -> str:
-    """What a table of a result's features is headed with."""
-    return f"{result.info.model.name} at magnitude {decimal_text(result.magnitude)}"
+def title_of(result: Result, results: Sequence[Result]) -> str:
+    """What a table of a result's features is headed with, among ``results``."""
+    return f"{label(result, store_names(results))} at magnitude {decimal_text(result.magnitude)}"
+
+
+def name_columns(results: Sequence[Result]) -> tuple[Column[Result], ...]:
+    """What tells the rows of ``results`` apart: the model, and the store where models share a name."""
+    names = store_names(results)
+    store: Column[Result] = Column("Store", lambda r: names[r.store], right=False)
+    return (MODEL_COLUMNS[0], store) if names else MODEL_COLUMNS[:1]
 
 
 def document_columns(results: Sequence[Result]) -> Iterator[tuple[Column[Result], ...]]:
     """Columns of each table of results in a document, where every row says all there is to say."""
     sweep = len({result.magnitude for result in results}) > 1
-    yield (*MODEL_COLUMNS, *((MAGNITUDE,) if sweep else ()), *RESULT_COLUMNS)
+    yield (*name_columns(results), *MODEL_COLUMNS[1:], *((MAGNITUDE,) if sweep else ()), *RESULT_COLUMNS)
     if results[0].detail is not None:
-        yield (MODEL_COLUMNS[0], MAGNITUDE, *DETAIL_COLUMNS)
+        yield (*name_columns(results), MAGNITUDE, *DETAIL_COLUMNS)

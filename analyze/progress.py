@@ -6,6 +6,8 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 
+from analyze.quantities import counted
+
 __all__ = ["Progress", "shown_progress", "silent_progress"]
 
 Progress = Callable[[Iterable[int], str], Iterable[int]]
@@ -30,6 +32,6 @@ def shown_progress(sequences: Iterable[int], label: str) -> Iterator[int]:
     told = time.monotonic()
     for done, sequence in enumerate(listed):
         if time.monotonic() - told >= _SECONDS_BETWEEN_LINES:
-            print(f"analyze: {label}: {done} of {len(listed)} sequences", file=sys.stderr, flush=True)
+            print(f"analyze: {label}: {done} of {counted(len(listed), 'sequence')}", file=sys.stderr, flush=True)
             told = time.monotonic()
         yield sequence

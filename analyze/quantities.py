@@ -1,4 +1,4 @@
-"""Magnitudes and shares as they are typed, turned into exact fractions: ``6``, ``2:12:0.25``, ``25%``, ``1/4``.
+"""Magnitudes and shares as they are typed, as exact fractions (``6``, ``2:12:0.25``, ``25%``), and counts in words.
 
 Nothing here rounds: ``ceil(0.07 * 100)`` in floating point is 8, and that is the bug this file exists to avoid.
 """
@@ -13,7 +13,7 @@ from fractions import Fraction
 
 from schemas.errors import InputError
 
-__all__ = ["MAX_MAGNITUDES", "Share", "decimal_text", "parse_magnitudes", "parse_share"]
+__all__ = ["MAX_MAGNITUDES", "Share", "counted", "decimal_text", "parse_magnitudes", "parse_share"]
 
 MAX_MAGNITUDES = 10_000
 """Most magnitudes of one question."""
@@ -36,6 +36,15 @@ class Share:
         7
         """
         return math.ceil(self.value * total)
+
+
+def counted(count: int, noun: str) -> str:
+    """A count and what it counts.
+
+    >>> counted(1, "sequence"), counted(1020, "loss")
+    ('1 sequence', '1,020 losses')
+    """
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}{'es' if noun.endswith('s') else 's'}"
 
 
 def decimal_text(value: Fraction) -> str:

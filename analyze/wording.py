@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from analyze.names import label, store_names
 from analyze.plan import Plan
-from analyze.quantities import decimal_text
+from analyze.quantities import counted, decimal_text
 from analyze.results import Result
 
 __all__ = ["answered_words", "definition_words", "notes", "shares_words", "unit_words"]
@@ -35,25 +36,28 @@ def shares_words(plan: Plan) -> str:
     sites = ", ".join(plan.sites)
     block = plan.question.definition.layer_unit == "block"
     layers = (
-        f"{plan.layers_total:,} blocks ({sites})" if block else f"{plan.layers_total:,} cells ({_times(plan)} {sites})"
+        f"{counted(plan.layers_total, 'block')} ({sites})"
+        if block
+        else f"{counted(plan.layers_total, 'cell')} ({counted(plan.dimensions.layers, 'layer')} x {sites})"
     )
     pooled = plan.question.definition.scope == "pooled"
-    positions = f"{plan.positions_total:,} {'tokens' if pooled else 'positions'}"
+    positions = counted(plan.positions_total, "token" if pooled else "position")
     words = f"{plan.layers_needed:,} of {layers}, {plan.positions_needed:,} of {positions}"
     if plan.sequences_needed is not None:
         words += f", {plan.sequences_needed:,} of {_sequences(plan)}"
     return words if plan.sequences_needed is not None else f"{words}, {_sequences(plan)}"
 
 
-def _times(plan: Plan) -> str:
-    return f"{plan.dimensions.layers:,} layers x"
-
-
 def _sequences(plan: Plan) -> str:
     analysed = len(plan.sequences)
     if plan.partial:
-        return f"the {analysed:,} complete ones of {plan.dimensions.sequences:,} sequences (the store is partial)"
-    return f"{analysed:,} sequence{'s' if analysed != 1 else ''}"
+        whole = counted(plan.dimensions.sequences, "sequence")
+        return f"the {counted(analysed, 'complete one')} of {whole} (the store is partial)"
+    return counted(analysed, "sequence")
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
 
 
 def unit_words(plans: Sequence[Plan]) -> str:
@@ -78,7 +82,8 @@ def answered_words(plan: Plan) -> str:
 def notes(results: Sequence[Result]) -> list[str]:
     """The lines below a table of ``results``: definition, unit, the counts behind the shares, sources, warnings."""
     plans = list({result.store: result.plan for result in results}.values())
-    names = list({result.store: result.info.model.name for result in results}.values())
+    stores = store_names(results)
+    names = list({result.store: label(result, stores) for result in results}.values())
     definition = plans[0].question.definition
     magnitudes = {result.magnitude for result in results}
     magnitude = decimal_text(results[0].magnitude) if len(magnitudes) == 1 else "the row's magnitude"
@@ -105,13 +110,13 @@ def notes(results: Sequence[Result]) -> list[str]:
     for result in {result.store: result for result in results}.values():
         if result.nonfinite:
             lines.append(
-                f"{result.info.model.name}: {result.nonfinite:,} values are NaN or infinite; NaN is never a hit, "
-                "an infinity always is."
+                f"{label(result, stores)}: {counted(result.nonfinite, 'value')} {_are(result.nonfinite)} NaN or "
+                "infinite; NaN is never a hit, an infinity always is."
             )
         found = result.perplexity
         if found.nonfinite_losses:
             lines.append(
-                f"{result.info.model.name}: perplexity none: {found.nonfinite_losses:,} of {found.losses:,} losses are "
-                "NaN or infinite."
+                f"{label(result, stores)}: perplexity none: {found.nonfinite_losses:,} of "
+                f"{counted(found.losses, 'loss')} {_are(found.nonfinite_losses)} NaN or infinite."
             )
     return lines

@@ -36,7 +36,7 @@ def render(results: Sequence[Result], limit: int | None) -> Iterator[str]:
     for result in results:
         if limit and result.outliers:
             listed = feature_columns(result)
-            yield _latex_table(rows_of(result.features(limit), listed), listed, title_of(result))
+            yield _latex_table(rows_of(result.features(limit), listed), listed, title_of(result, results))
 
 
 def _latex_table(cells: list[list[str]], columns: Sequence[Column[Any]], caption: str) -> str:

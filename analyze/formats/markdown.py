@@ -21,7 +21,7 @@ def render(results: Sequence[Result], limit: int | None) -> Iterator[str]:
         yield _table(results, columns)
     for result in results:
         if limit and result.outliers:
-            yield f"**{_escaped(title_of(result))}**\n\n"
+            yield f"**{_escaped(title_of(result, results))}**\n\n"
             yield _table(result.features(limit), feature_columns(result))
     yield "".join(f"- {_escaped(line)}\n" for line in notes(results))
 

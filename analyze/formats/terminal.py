@@ -18,9 +18,11 @@ from analyze.columns import (
     RESULT_COLUMNS,
     Column,
     feature_columns,
+    name_columns,
     rows_of,
     title_of,
 )
+from analyze.names import label, store_names
 from analyze.results import Result
 from analyze.wording import notes
 
@@ -55,18 +57,18 @@ def render(results: Sequence[Result], limit: int | None) -> Iterator[str]:
     """A row per store, or at several magnitudes a table per store; features of a single result; the notes."""
     width = max(60, shutil.get_terminal_size((100, 24)).columns)
     if all(len(group) == 1 for group in _by_store(results)):
-        yield _fitted(results, (*MODEL_COLUMNS, *RESULT_COLUMNS), width) + "\n"
+        yield _fitted(results, (*name_columns(results), *MODEL_COLUMNS[1:], *RESULT_COLUMNS), width) + "\n"
     else:
         for number, group in enumerate(_by_store(results)):
-            yield ("\n" if number else "") + _model_line(group[0]) + "\n"
+            yield ("\n" if number else "") + _model_line(group[0], results) + "\n"
             yield _layout(rows_of(group, (MAGNITUDE, *RESULT_COLUMNS)), (MAGNITUDE, *RESULT_COLUMNS)) + "\n"
     if results[0].detail is not None:
-        columns = (MODEL_COLUMNS[0], MAGNITUDE, *DETAIL_COLUMNS)
+        columns = (*name_columns(results), MAGNITUDE, *DETAIL_COLUMNS)
         yield "\n" + _fitted(results, columns, width) + "\n"
     shown = limit if limit is not None else (_SHOWN_FEATURES if len(results) == 1 else 0)
     for result in results:
         if shown and result.outliers:
-            yield f"\n{title_of(result)}: {_shown_words(result, shown)}\n"
+            yield f"\n{title_of(result, results)}: {_shown_words(result, shown)}\n"
             listed = feature_columns(result)
             yield _layout(rows_of(result.features(shown), listed), listed) + "\n"
     yield "\n"
@@ -84,9 +86,9 @@ def _shown_words(result: Result, shown: int) -> str:
     return f"the {shown:,} of {result.outliers:,} {what} with the largest critical magnitude (--features all for more)"
 
 
-def _model_line(result: Result) -> str:
+def _model_line(result: Result, results: Sequence[Result]) -> str:
     cells = {column.heading: column.text(result) for column in MODEL_COLUMNS}
-    facts = f"{cells['Model']}: {cells['Total']} parameters, {cells['Active']} active"
+    facts = f"{label(result, store_names(results))}: {cells['Total']} parameters, {cells['Active']} active"
     if cells["Experts"] != "-":
         facts += f", {cells['Experts']} experts, top {cells['Top-k']}, {cells['Routing']}"
     return facts
@@ -101,6 +103,6 @@ def _fitted(results: Sequence[Result], columns: Sequence[Column[Result]], width:
     for routing, model in ((40, 40), (24, 24), (18, 18), (14, 14), (11, 14), (11, 11), (8, 11)):
         if max(map(len, text.splitlines())) <= width:
             break
-        longest = {"Model": model, "Routing": routing, "Experts": 8}
+        longest = {"Model": model, "Store": model, "Routing": routing, "Experts": 8}
         text = _layout(cells, columns, headings, [longest.get(column.heading) for column in columns])
     return text

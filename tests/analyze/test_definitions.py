@@ -160,7 +160,7 @@ def test_magnitude_zero_counts_everything_but_is_refused_beside_nan(tmp_path: Pa
     assert (result.outliers, result.detail.hits.tolist(), result.ties) == (1, [2], 2)
     values[0, 0, 0, 0] = np.nan
     write_store(tmp_path / "nan.zarr", {"ln_attn": values})
-    with pytest.raises(ValueError, match=r"--magnitude 0 cannot be answered.*1 of its values are NaN"):
+    with pytest.raises(ValueError, match=r"--magnitude 0 cannot be answered.*1 of its values is NaN"):
         answer(tmp_path / "nan.zarr", ask("0"))
 
 

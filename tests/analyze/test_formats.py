@@ -269,7 +269,7 @@ def test_a_loss_that_is_no_number_is_not_passed_over(analyze: Command, tmp_path:
     result, table = perplexity_of(tmp_path / "r", np.array([[np.nan, 1, 2], [np.nan, bad, 4]]), analyze)
     assert result["perplexity"] is None
     assert (result["losses"], result["nonfinite_losses"]) == (4, 1)
-    assert "tiny: perplexity none: 1 of 4 losses are NaN or infinite." in table
+    assert "tiny: perplexity none: 1 of 4 losses is NaN or infinite." in table
     _, out, _ = analyze("--store", tmp_path / "r", "--format", "csv")
     (row,) = csv.DictReader(io.StringIO(out))
     assert (row["perplexity"], row["nonfinite_losses"]) == ("", "1")
@@ -284,3 +284,32 @@ def test_one_position_has_no_loss_and_no_perplexity(analyze: Command, tmp_path: 
     result, table = perplexity_of(tmp_path / "r", np.full((2, 1), np.nan), analyze)
     assert (result["perplexity"], result["losses"], result["nonfinite_losses"]) == (None, 0, 0)
     assert "perplexity" not in table
+
+
+@pytest.mark.parametrize("form", ["table", "markdown", "latex"])
+@pytest.mark.parametrize("magnitude", ["6", "5,6"])
+def test_stores_of_one_model_are_told_apart(analyze: Command, tmp_path: Path, form: str, magnitude: str) -> None:
+    """In rows, headings and footnotes: by the last part of the path, or by all of it where that is the same."""
+    for place, features in (("a/one.zarr", 2), ("a/two.zarr", 3), ("b/one.zarr", 4)):
+        values = np.full((1, 2, 4, features), 7, np.float32)
+        values[0, 0, 0, 0] = np.inf
+        write_store(tmp_path / place, {"ln_attn": values[:, : features - 1]})
+
+    def shown(*stores: str) -> str:
+        paths = [tmp_path / store for store in stores]
+        _, out, _ = analyze(
+            "--store", *paths, "--magnitude", magnitude, "--format", form, "--features", "1", "--details"
+        )
+        return words(out.replace("\\", ""))
+
+    two = shown("a/one.zarr", "a/two.zarr")
+    assert "tiny (one.zarr): 1 value is NaN or infinite" in two
+    assert "tiny (two.zarr): 1 value is NaN or infinite" in two
+    assert "tiny (two.zarr) at magnitude 6" in two
+    assert "tiny (one.zarr): 1 of 1 cell (1 layer x ln_attn), 1 of 4 positions, 1 sequence." in two
+    assert str(tmp_path) not in two
+    assert "Store" in two
+    assert f"tiny ({tmp_path}/b/one.zarr) at magnitude 6" in shown("a/one.zarr", "b/one.zarr")
+    alone = shown("a/one.zarr", "a/one.zarr")
+    assert "tiny at magnitude 6" in alone
+    assert "Store" not in alone
