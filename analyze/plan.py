@@ -10,6 +10,7 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
+from analyze.quantities import counted
 from analyze.question import Question
 from schemas.bits import Encoding, magnitude_value, threshold_bits
 from schemas.errors import InputError, StoreError
@@ -147,12 +148,25 @@ def _sequences(run: Run, question: Question) -> tuple[int, ...]:
         return complete
     missing, total = int((~committed).sum()), committed.size
     lacking = (
-        f"{run.path} is partial: {missing:,} of its {total:,} (layer, sequence) cells are missing and "
-        f"{len(complete)} of {committed.shape[1]} sequences are complete. "
-        f"Finish it with: {shlex.join(run.info.command)}"
+        f"{run.path} is partial: {missing:,} of its {counted(total, '(layer, sequence) cell')} "
+        f"{'is' if 1 in (missing, total) else 'are'} missing and "
+        f"{len(complete)} of {counted(committed.shape[1], 'sequence')} "
+        f"{'is' if 1 in (len(complete), committed.shape[1]) else 'are'} complete. "
+        f"Finish it with: {_finishing_command(run)}"
     )
     if not complete:
         raise StoreError(lacking)
     if not question.partial:
         raise StoreError(f"{lacking} -- or analyse the complete sequences only with --partial")
     return complete
+
+
+def _finishing_command(run: Run) -> str:
+    """The command that the store records, for the store where it is now, and with its progress shown."""
+    words, kept = iter(run.info.command), []
+    for word in words:
+        if word == "--store":
+            next(words, None)
+        elif not word.startswith("--store=") and word not in ("-q", "--quiet"):
+            kept.append(word)
+    return shlex.join([*kept, "--store", run.path])

@@ -18,6 +18,7 @@ from dask.base import compute
 from analyze.peaks import SequencePeaks
 from analyze.plan import Plan
 from analyze.progress import Progress
+from analyze.quantities import counted
 from schemas.bits import Encoding, nonfinite_count, peak_bits
 from schemas.dataset import open_run
 from schemas.errors import StoreError
@@ -53,8 +54,8 @@ def sliced_peaks(run: Run, plan: Plan, progress: Progress) -> Iterator[SequenceP
         for _, other, _ in reduced[1:]:
             position = da.maximum(position, other)
         layers, positions, nonfinite = _computed([r[0] for r in reduced], position, [r[2] for r in reduced])
-        for array, counted in zip(plan.arrays, nonfinite, strict=True):
-            _check_nonfinite(run, array, sequence, counted)
+        for array, found in zip(plan.arrays, nonfinite, strict=True):
+            _check_nonfinite(run, array, sequence, found)
         yield SequencePeaks(sequence, np.stack(layers), positions, int(sum(n.sum() for n in nonfinite)))
 
 
@@ -85,14 +86,15 @@ def _reduce(slices: Any, encoding: Encoding) -> tuple[Any, Any, Any]:
     return layer, position, nonfinite
 
 
-def _check_nonfinite(run: Run, array: str, sequence: int, counted: Counts) -> None:
+def _check_nonfinite(run: Run, array: str, sequence: int, found: Counts) -> None:
     name = nonfinite_name(array)
     if name not in run:
         return
     stored = run.read(name, (slice(None), sequence)).astype(np.int64)
-    for layer in np.flatnonzero(stored != counted):
+    for layer in np.flatnonzero(stored != found):
+        words = counted(int(found[layer]), "non-finite value")
         raise StoreError(
-            f"{run.path}: {array} of layer {layer}, sequence {sequence} has {counted[layer]:,} non-finite values and "
+            f"{run.path}: {array} of layer {layer}, sequence {sequence} has {words} and "
             f"the store says {stored[layer]:,}: a chunk is missing or was replaced. Restore it from a copy, or capture "
             "the run again with --overwrite"
         )
