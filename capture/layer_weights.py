@@ -7,6 +7,8 @@ tensor is read once, by pread: mapped pages would count as resident memory.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -22,6 +24,10 @@ from schemas.errors import CaptureError, InputError
 __all__ = ["LayerWeights"]
 
 
+M_MMAP_THRESHOLD = -3
+"""glibc's name for the size from which a block is mapped by itself, in malloc.h."""
+
+
 class LayerWeights:
     """Loads and releases the weights of ``skeleton.model``, a layer at a time, and all the rest at once.
 
@@ -33,6 +39,7 @@ class LayerWeights:
         from safetensors import SafetensorError, safe_open
         from transformers.conversion_mapping import get_model_conversion_mapping
 
+        _return_freed_memory()
         self.model = skeleton.model
         self._dtype = skeleton.dtype
         self._device = device
@@ -147,6 +154,15 @@ class LayerWeights:
                     f"{type(module).__name__}: its buffer {name} is in no checkpoint and was not computed; "
                     "use --engine resident"
                 )
+
+
+def _return_freed_memory() -> None:
+    """Have glibc give every freed block of 4 MiB or more back at once, instead of raising that size as it sees larger.
+
+    Loading OLMoE's layers one by one peaked at 3.1 GB so, at 4.4 GB without. Nothing happens with another C library.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 4 * 2**20)
 
 
 def _dequantizer(skeleton: Skeleton) -> Any:
