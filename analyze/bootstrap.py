@@ -13,6 +13,8 @@ __all__ = ["RESAMPLES", "SEED", "mean_intervals"]
 RESAMPLES = 10_000
 SEED = 20_220_815
 _AT_ONCE = 1_000
+_COLUMNS = 256
+"""Questions answered at a time: 20 MiB of means, and two copies of them on the way."""
 
 
 def mean_intervals(counts: npt.NDArray[Any]) -> list[tuple[float, float] | None]:
@@ -27,7 +29,16 @@ def mean_intervals(counts: npt.NDArray[Any]) -> list[tuple[float, float] | None]
     sequences, questions = counts.shape
     if sequences < 2:
         return [None] * questions
-    means = np.concatenate([draws @ counts.astype(np.float64) for draws in _draws(sequences)]) / sequences
+    draws = list(_draws(sequences))
+    return [
+        interval
+        for start in range(0, questions, _COLUMNS)
+        for interval in _intervals(draws, counts[:, start : start + _COLUMNS].astype(np.float64))
+    ]
+
+
+def _intervals(draws: list[npt.NDArray[np.float64]], counts: npt.NDArray[np.float64]) -> list[tuple[float, float]]:
+    means = np.concatenate([some @ counts for some in draws]) / len(counts)
     low, high = np.percentile(means, [2.5, 97.5], axis=0)
     return [(float(a), float(b)) for a, b in zip(low, high, strict=True)]
 

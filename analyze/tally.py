@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from analyze.order import LargestValues, counts_at_least, kth_largest
+from analyze.order import LargestValues, count_blocks, kth_largest
 from analyze.peaks import PeakSource, SequencePeaks, critical_patterns
 from analyze.plan import Plan
 from analyze.units import Staircase, Units
@@ -20,7 +19,7 @@ Counts = npt.NDArray[np.int64]
 Patterns = npt.NDArray[Any]
 
 POOLED_BYTES = 2**30
-"""Memory for the largest position peaks of pooled sequences; where they are more, features take further passes."""
+"""Memory for the largest position peaks and the counts of pooled sequences; past it features take further passes."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +77,8 @@ def _by_sequence(plan: Plan, source: PeakSource) -> Tally:
                 feature=feature.astype(np.int64),
                 critical=critical[row, feature],
                 peak=peak[feature],
-                layers=Staircase.of(counts_at_least(layers[:, feature], plan.thresholds), lengths),
-                positions=Staircase.of(counts_at_least(peaks.position.take(feature, axis=1), plan.thresholds), lengths),
+                layers=Staircase.counted(layers[:, feature], plan.thresholds, lengths),
+                positions=Staircase.counted(peaks.position.take(feature, axis=1), plan.thresholds, lengths),
                 times=None,
                 layers_total=plan.layers_total,
                 positions_total=plan.positions_total,
@@ -140,22 +139,27 @@ def _pooled(plan: Plan, source: PeakSource) -> Tally:
     features, unsigned = plan.dimensions.features, plan.encoding.unsigned
     alone = np.empty((len(plan.sequences), features), unsigned)
     layers = np.zeros((plan.layers_total, features), unsigned)
-    positions = np.zeros((features, len(plan.thresholds)), np.int64)
     nonfinite = 0
-    passes = max(1, math.ceil(features * plan.positions_needed * plan.encoding.itemsize / POOLED_BYTES))
     largest: list[Patterns] = []
-    for part, block in enumerate(np.array_split(np.arange(features), min(passes, features))):
-        held = LargestValues(plan.positions_needed, block.size, unsigned)
+    positions: list[Staircase] = []
+    for part, block in enumerate(_feature_blocks(plan)):
+        held = LargestValues(plan.positions_needed, block.stop - block.start, unsigned)
+        reached = np.zeros((block.stop - block.start, len(plan.thresholds)), np.int64)
         for row, peaks in enumerate(source()):
-            held.add(peaks.position[:, block[0] : block[-1] + 1])
+            values = peaks.position[:, block]
+            held.add(values)
+            for some, counts in count_blocks(values, plan.thresholds):
+                reached[some] += counts
             if part == 0:
                 units = plan.layer_units(peaks.layer)
                 np.maximum(layers, units, out=layers)
                 alone[row] = _alone(plan, peaks, units)
-                positions += counts_at_least(peaks.position, plan.thresholds)
                 nonfinite += peaks.nonfinite
-        largest.append(held.kth())
-    critical = np.minimum(kth_largest(layers, plan.layers_needed), np.concatenate(largest))
+        met = np.minimum(kth_largest(layers[:, block], plan.layers_needed), held.kth())
+        largest.append(met)
+        counted = met >= plan.thresholds[0]
+        positions.append(Staircase.of(reached[counted], _lengths(plan, met[counted])))
+    critical = np.concatenate(largest)
     feature = np.flatnonzero(critical >= plan.thresholds[0])
     lengths = _lengths(plan, critical[feature])
     units_met = Units(
@@ -163,10 +167,18 @@ def _pooled(plan: Plan, source: PeakSource) -> Tally:
         feature=feature.astype(np.int64),
         critical=critical[feature],
         peak=layers.max(axis=0)[feature],
-        layers=Staircase.of(counts_at_least(layers[:, feature], plan.thresholds), lengths),
-        positions=Staircase.of(positions[feature], lengths),
+        layers=Staircase.counted(layers[:, feature], plan.thresholds, lengths),
+        positions=Staircase.joined(positions),
         times=None,
         layers_total=plan.layers_total,
         positions_total=plan.positions_total,
     )
     return Tally(units_met.sorted(), alone, nonfinite)
+
+
+def _feature_blocks(plan: Plan) -> list[slice]:
+    """Features in parts, a pass each, whose largest values and counts take ``POOLED_BYTES`` at most."""
+    each = plan.positions_needed * plan.encoding.itemsize + len(plan.thresholds) * 8
+    width = max(1, POOLED_BYTES // each)
+    features = plan.dimensions.features
+    return [slice(start, min(start + width, features)) for start in range(0, features, width)]

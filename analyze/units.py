@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from analyze.order import count_blocks
 
 __all__ = ["Coverage", "Staircase", "Units"]
 
@@ -30,6 +33,12 @@ class Staircase:
         """The first ``lengths[u]`` entries of each row of a (unit, threshold) table."""
         kept = np.arange(table.shape[1]) < lengths[:, np.newaxis]
         return Staircase(table[kept], _starts(lengths))
+
+    @staticmethod
+    def counted(values: Patterns, thresholds: Sequence[int], lengths: Counts) -> Staircase:
+        """Of each column of (n, unit) patterns, how many reach each of the first ``lengths[u]`` thresholds."""
+        blocks = count_blocks(values, thresholds)
+        return Staircase.joined([Staircase.of(table, lengths[block]) for block, table in blocks])
 
     @staticmethod
     def joined(parts: list[Staircase]) -> Staircase:

@@ -96,9 +96,9 @@ def test_pooled_positions_in_less_memory_take_more_passes(
             return super().kth()
 
     monkeypatch.setattr(tally, "LargestValues", Counted)
-    monkeypatch.setattr(tally, "POOLED_BYTES", 32)
+    monkeypatch.setattr(tally, "POOLED_BYTES", 80)
     assert [content(result) for result in answer(noisy_store, question)] == at_once
-    assert passes == 4  # 12 features x 5 values x 2 bytes
+    assert passes == 4  # 12 features x (5 values x 2 bytes + 2 counts x 8 bytes)
 
 
 @pytest.fixture
