@@ -48,7 +48,7 @@ demo: $(INSTALLED) ## capture and analyse a real small model on real text: minut
 		$(call or_else,the analysis failed as said above. Capture anew: rm -rf $(DEMO_STORE) && make demo)
 	@echo
 	@echo "store: $(DEMO_STORE) ($$(du -sh $(DEMO_STORE) | cut -f1))"
-	@echo "next:  $(BIN)/analyze --store $(DEMO_STORE) --magnitude 2:12:0.5"
+	@echo "next:  $(BIN)/analyze --store $(DEMO_STORE) --magnitude 2:7:1"
 
 test: $(INSTALLED) ## run all tests
 	@# One torch thread a worker: two workers with two threads each took half as long again on two cores.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +27,7 @@ from schemas.run import Run, RunWriter, create_run
 
 __all__ = ["run"]
 
-SEQUENCES = 2
+SEQUENCES = 4
 LENGTH = 2048
 
 
@@ -50,7 +52,8 @@ def run() -> Iterator[Comparison]:
     with tempfile.TemporaryDirectory() as folder:
         template = Path(folder, "template.zarr")
         flags = {"model": "smollm2-135m", "text": "pydoc", "sequences": 1, "length": 16}
-        run_capture(CaptureSettings(command=("capture",), store=str(template), quiet=True, **flags))  # type: ignore[arg-type]
+        with contextlib.redirect_stdout(io.StringIO()):
+            run_capture(CaptureSettings(command=("capture",), store=str(template), quiet=True, **flags))  # type: ignore[arg-type]
         info = Run(template).info.model_copy(
             update={"corpus": Run(template).info.corpus.model_copy(update={"sequences": SEQUENCES, "length": LENGTH})}
         )

@@ -11,7 +11,7 @@ import numpy as np
 from analyze import answer, ask
 from bench.rounds import Comparison, compare
 from schemas.bits import decode, encoding_named
-from schemas.layout import Dimensions, layer_peak_name, plan_arrays, position_peak_name
+from schemas.layout import Dimensions, layer_peak_name, nonfinite_name, plan_arrays, position_peak_name
 from schemas.provenance import CorpusInfo, ModelInfo, RunInfo, SiteInfo, SoftwareInfo
 from schemas.run import Run, RunWriter, create_run
 
@@ -87,6 +87,9 @@ def _write_peaks(path: Path) -> None:
                 values = (np.abs(random.standard_normal((rows, d.features), np.float32)) + 1) * gain
                 bits = (values.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
                 writer.write(name, (slice(None), sequence) if rows == d.layers else (sequence,), bits)
+        for site in SITES:
+            writer.write(nonfinite_name(site), (slice(None), sequence), np.zeros(d.layers, np.uint64))
+        writer.write("token_nll", (sequence,), np.ones(d.positions, np.float32))
     writer.commit(range(d.layers), range(d.sequences))
 
 
