@@ -27,7 +27,7 @@ from schemas.run import Run, RunWriter, create_run
 
 __all__ = ["run"]
 
-SEQUENCES = 4
+SEQUENCES = 3
 LENGTH = 2048
 
 
@@ -77,5 +77,5 @@ def run() -> Iterator[Comparison]:
             captured,
             "the same forward and loss, nothing kept",
             plain,
-            bar=1.05,
+            rounds=3,
         )
