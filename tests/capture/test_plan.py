@@ -179,7 +179,7 @@ def test_a_plan_is_described() -> None:
     )
     assert rows["parameters"] == "30.5B, 3.04B active a token"
     assert rows["sites"] == "ln_attn, ln_mlp (same tensor as ln_attn)"
-    assert rows["ln_attn"] == "layers.*.attn (1 layers), layers.*.linear (1 layers)"
+    assert rows["ln_attn"] == "layers.*.attn (1 layer), layers.*.linear (1 layer)"
     assert rows["ln_mlp"] == "layers.*.mlp (2 layers)"
     assert rows["tokens"] == "3 sequences x 16 = 48"
     assert rows["batches"] == "2 of 2"
