@@ -22,8 +22,9 @@ from capture.sink import Sink
 from capture.sites import find_sites
 from capture.text import NAMED_SOURCES
 from schemas.bits import encoding_named
+from schemas.create import create_run
 from schemas.errors import InputError
-from schemas.run import Run, RunWriter, create_run
+from schemas.run import Run, RunWriter
 
 __all__ = ["run"]
 

@@ -11,9 +11,10 @@ import numpy as np
 from analyze import answer, ask
 from bench.rounds import Comparison, compare
 from schemas.bits import decode, encoding_named
+from schemas.create import create_run
 from schemas.layout import Dimensions, layer_peak_name, nonfinite_name, plan_arrays, position_peak_name
 from schemas.provenance import CorpusInfo, ModelInfo, RunInfo, SiteInfo, SoftwareInfo
-from schemas.run import Run, RunWriter, create_run
+from schemas.run import Run, RunWriter
 
 __all__ = ["run"]
 

@@ -15,7 +15,17 @@ from schemas.bits import Encoding
 from schemas.errors import InputError
 from schemas.layout import ArraySpec, Dimensions, plan_arrays
 
-__all__ = ["CapturePlan", "batches", "choose_engine", "describe_plan", "human_bytes", "make_plan", "shortfalls"]
+__all__ = [
+    "CapturePlan",
+    "batches",
+    "choose_engine",
+    "describe_plan",
+    "human_bytes",
+    "human_count",
+    "make_plan",
+    "shortfalls",
+    "windows_in_words",
+]
 
 EXPECTED_RATIO = {"bfloat16": 0.70, "float16": 0.87, "float32": 0.90}
 """Compressed size over raw size of norm outputs under the store's codec, measured on SmolLM2-135M."""
@@ -147,6 +157,11 @@ def batches(missing: Sequence[int], sequences: int, batch_size: int) -> list[ran
     return [range(start, min(start + batch_size, sequences)) for start in starts]
 
 
+def windows_in_words(dimensions: Dimensions) -> str:
+    """``16 sequences x 2048``."""
+    return f"{dimensions.sequences} sequence{'s' * (dimensions.sequences != 1)} x {dimensions.positions}"
+
+
 def human_bytes(count: float) -> str:
     """``1.5 GB``: bytes in decimal units, three significant digits."""
     for unit in ("B", "kB", "MB", "GB", "TB"):
@@ -184,7 +199,7 @@ def describe_plan(
         ("dtype", f"{plan.encoding.name} (checkpoint: {facts.quantisation or facts.native_dtype})"),
         ("sites", sites),
         *((f"  {site.name}", _module_pattern(site)) for site in plan.sites),
-        ("tokens", f"{d.sequences} sequences x {d.positions} = {d.sequences * d.positions:,}"),
+        ("tokens", f"{windows_in_words(d)} = {d.sequences * d.positions:,}"),
         ("engine", f"{plan.engine}: {plan.engine_reason}"),
         ("batches", f"{math.ceil(d.sequences / plan.batch_size)} of {plan.batch_size}"),
         ("store", f"{store}: {human_bytes(plan.raw_bytes)} raw, about {human_bytes(plan.expected_bytes)} compressed, "

@@ -7,13 +7,13 @@ The folder is removed when the store is complete.
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 
+from schemas.durable import flush
 from schemas.run import Run
 
 __all__ = ["LayerCheckpoints"]
@@ -51,14 +51,9 @@ class LayerCheckpoints:
             file = self._file(folder, batch)
             draft = file.with_suffix(".partial")
             save_file(kept, draft, {"done": str(done), "sequences": f"{batch.start}:{batch.stop}"})
-            with draft.open("rb") as stream:
-                os.fsync(stream.fileno())
+            flush(draft)
             draft.rename(file)
-            descriptor = os.open(folder, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            flush(folder)
 
         return save, sum(tensor.nbytes for tensor in kept.values())
 

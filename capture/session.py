@@ -29,7 +29,7 @@ from capture.engines.resident import capture_resident, load_model
 from capture.engines.streamed import capture_streamed
 from capture.layer_weights import LayerWeights
 from capture.model_facts import build_skeleton
-from capture.plan import CapturePlan, choose_engine, describe_plan, make_plan, shortfalls
+from capture.plan import CapturePlan, choose_engine, describe_plan, make_plan, shortfalls, windows_in_words
 from capture.presets import PRESETS
 from capture.progress import Progress
 from capture.record import describe_run
@@ -39,9 +39,10 @@ from capture.sites import find_sites
 from capture.summary import summarise
 from capture.text import TextSource, parse_text, pinned
 from schemas.bits import encoding_named
+from schemas.create import create_run
 from schemas.errors import CapacityError, SignatureError
 from schemas.provenance import CorpusInfo, RunInfo, differences
-from schemas.run import Run, RunWriter, create_run
+from schemas.run import Run, RunWriter
 
 __all__ = ["CaptureSettings", "run_capture"]
 
@@ -170,7 +171,7 @@ def _opening_line(store: Path, plan: CapturePlan, device: torch.device, done: in
     d = plan.dimensions
     resumed = f", {done} of them there already" if done else ""
     return (
-        f"{d.layers} layers x {len(plan.stored_sites)} sites, {d.sequences} sequences of {d.positions}{resumed}, "
+        f"{d.layers} layers x {len(plan.stored_sites)} sites, {windows_in_words(d)}{resumed}, "
         f"{plan.encoding.name} on {device}, {plan.engine} engine ({plan.engine_reason}) -> {store}"
     )
 

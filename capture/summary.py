@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from capture.plan import human_bytes
+from capture.plan import human_bytes, windows_in_words
 from schemas.layout import nonfinite_name
 from schemas.perplexity import Perplexity, perplexity
 from schemas.run import Run, store_bytes
@@ -24,7 +24,7 @@ def summarise(store: Path, seconds: float, computed: int) -> str:
     raw = sum(run.array(name).nbytes for name in run.group.array_keys())
     size = store_bytes(store)
     lines = [
-        f"tokens       {d.sequences * d.positions:,} ({d.sequences} sequences x {d.positions})",
+        f"tokens       {d.sequences * d.positions:,} ({windows_in_words(d)})",
         f"raw          {human_bytes(raw)}",
         f"compressed   {human_bytes(size)} (ratio {size / raw:.3f})",
         f"seconds      {seconds:.1f}" + ("" if computed else " (nothing to compute)"),

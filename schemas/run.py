@@ -1,4 +1,4 @@
-"""A run store on disk: create it, open it, read arrays with corrupt chunks named, and write cells that are committed.
+"""A run store on disk: open it, read arrays with corrupt chunks named, and write cells that are committed.
 
 The commit log is the array ``committed``: a (layer, sequence) cell counts only when it is 1, and it becomes 1 after
 the data it vouches for has reached the disk. The last layer of a sequence is committed after its position peaks and
@@ -10,28 +10,24 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import glob
 import os
 import re
-import shutil
-import socket
 import threading
-import warnings
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import zarr
-from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec
 
 from schemas.bits import Encoding, encoding_named
+from schemas.durable import sync
 from schemas.errors import CorruptChunkError, MissingDependencyError, StoreError
 from schemas.event_loop import absent_chunks, finish_reads
 from schemas.grid import Index, chunks_of, covers_chunks, pieces, selection, slices
-from schemas.layout import ArraySpec, Dimensions
+from schemas.layout import Dimensions
 from schemas.provenance import RunInfo, parse_attributes
 
 try:
@@ -39,18 +35,7 @@ try:
 except ImportError:  # no such locks outside POSIX: nothing is swept there
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["Run", "RunWriter", "codecs", "create_run", "is_being_written", "is_url", "open_group", "store_bytes"]
-
-
-def codecs(itemsize: int) -> dict[str, Any]:
-    """Codecs of every array, stated and not left to a library's defaults: Blosc lz4 5 bitshuffle, then crc32c."""
-    return {
-        "serializer": BytesCodec(endian="little") if itemsize > 1 else BytesCodec(endian=None),
-        "compressors": [
-            BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle", typesize=itemsize, blocksize=0),
-            Crc32cCodec(),
-        ],
-    }
+__all__ = ["Run", "RunWriter", "is_being_written", "is_url", "open_group", "store_bytes"]
 
 
 def is_url(path: str | os.PathLike[str]) -> bool:
@@ -262,7 +247,7 @@ class RunWriter(Run):
             with self._lock:
                 files, self._unsynced = self._unsynced, set()
             try:
-                _sync(files)
+                sync(files)
             except BaseException:
                 with self._lock:
                     self._unsynced |= files
@@ -271,7 +256,7 @@ class RunWriter(Run):
                 column = self.read("committed", (slice(None), sequence))
                 column[list(layers)] = 1
                 self.array("committed")[:, sequence] = column
-            _sync(file for s in sequences for file in self._chunk_files("committed", (slice(None), s)))
+            sync(file for s in sequences for file in self._chunk_files("committed", (slice(None), s)))
 
     def _sweep(self) -> None:
         """Delete what killed writers left half-written, unless another writer has the store open.
@@ -292,90 +277,6 @@ class RunWriter(Run):
             fcntl.flock(folder, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
 
-def _sync(files: Iterable[Path]) -> None:
-    """Flush files and the directories that name them. A chunk equal to its fill value has no file: passed over."""
-    directories = set()
-    for file in files:
-        directories.add(file.parent)
-        with contextlib.suppress(FileNotFoundError):
-            _flush(file)
-    for directory in directories:
-        _flush(directory)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def create_run(
-    path: str | os.PathLike[str],
-    info: RunInfo,
-    arrays: Iterable[ArraySpec],
-    contents: Mapping[str, npt.NDArray[Any]],
-) -> None:
-    """Create the store at a local ``path`` with its attributes, empty arrays and the given whole ``contents``.
-
-    It is made beside ``path`` under another name and renamed when ready, so a store never exists by half; what
-    killed processes of this machine left beside it is removed. Raises StoreError where ``path`` exists or cannot
-    be written.
-    """
-    final = Path(path)
-    if os.path.exists(final):  # Path.exists raises for a name too long
-        raise StoreError(f"{final} exists already; give another --store, or --overwrite to replace it")
-    prefix = f"{final.name}.new-{socket.gethostname()}-"
-    draft = final.with_name(f"{prefix}{os.getpid()}")
-    try:
-        final.parent.mkdir(parents=True, exist_ok=True)
-        for leftover in final.parent.glob(f"{glob.escape(prefix)}*"):
-            if not _alive(leftover.name.removeprefix(prefix)):
-                shutil.rmtree(leftover, ignore_errors=True)
-        group = zarr.create_group(
-            zarr.storage.LocalStore(draft),
-            attributes=info.model_dump(mode="json"),
-            zarr_format=3,
-            overwrite=True,
-        )
-        for spec in arrays:
-            array = group.create_array(
-                spec.name,
-                shape=spec.shape,
-                chunks=spec.chunks,
-                dtype=spec.dtype,
-                fill_value=spec.fill,
-                dimension_names=spec.dims,
-                attributes=dict(spec.attributes),
-                chunk_key_encoding={"name": "default", "separator": "."},
-                config={"write_empty_chunks": True},
-                **codecs(spec.dtype.itemsize),
-            )
-            if spec.name in contents:
-                if contents[spec.name].shape != spec.shape:  # zarr-python would cut it to fit, without a word
-                    raise ValueError(f"{spec.name} has shape {spec.shape}, not {contents[spec.name].shape}")
-                array[...] = contents[spec.name]
-        with warnings.catch_warnings():  # consolidated metadata of Zarr v3 is zarr-python's own, and optional
-            warnings.simplefilter("ignore")
-            zarr.consolidate_metadata(group.store)
-        _sync(file for file in draft.rglob("*") if file.is_file())
-        draft.rename(final)
-        _flush(final.parent)
-    except OSError as error:
-        shutil.rmtree(draft, ignore_errors=True)
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR) and os.path.lexists(final):
-            raise StoreError(
-                f"{final} was made by another process meanwhile; run the same command again to continue it"
-            ) from None
-        raise StoreError(
-            f"cannot write {final}: {error.strerror or error}; give a writable place with --store"
-        ) from None
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
-
-
 def is_being_written(path: str | os.PathLike[str]) -> bool:
     """True where a live RunWriter, of this process or another, has the store at a local ``path`` open."""
     if fcntl is None:
@@ -388,19 +289,6 @@ def is_being_written(path: str | os.PathLike[str]) -> bool:
     finally:
         os.close(folder)
     return False
-
-
-def _alive(process: str) -> bool:
-    """True where another process of this machine may have the id ``process``."""
-    if process == str(os.getpid()):
-        return False
-    try:
-        os.kill(int(process), 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, ValueError, OverflowError):  # someone else's process, or no process id at all
-        return True
-    return True
 
 
 def store_bytes(path: str | os.PathLike[str]) -> int:

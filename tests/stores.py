@@ -16,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from schemas.bits import encoding_named
+from schemas.create import create_run
 from schemas.layout import Dimensions, layer_peak_name, nonfinite_name, plan_arrays, position_peak_name
 from schemas.provenance import CorpusInfo, ModelInfo, RunInfo, SiteInfo, SoftwareInfo
-from schemas.run import RunWriter, create_run
+from schemas.run import RunWriter
 
 __all__ = ["COMMAND", "as_stored", "decoded_values", "run_info", "write_store"]
 

@@ -18,9 +18,10 @@ from capture.plan import CapturePlan
 from capture.sink import Sink
 from capture.sites import Site
 from schemas import ENCODINGS, Run
+from schemas.create import create_run
 from schemas.errors import CaptureError, StoreError
 from schemas.layout import Dimensions, plan_arrays
-from schemas.run import RunWriter, create_run
+from schemas.run import RunWriter
 from tests.capture.made_up import FACTS
 from tests.stores import run_info
 

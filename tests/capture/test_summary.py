@@ -12,8 +12,9 @@ import pytest
 
 from capture.summary import summarise
 from schemas import ENCODINGS, Run
+from schemas.create import create_run
 from schemas.layout import Dimensions, plan_arrays
-from schemas.run import RunWriter, create_run
+from schemas.run import RunWriter
 from tests.capture.captures import POSITIONS, SEQUENCES
 from tests.stores import run_info
 

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from schemas.bits import ENCODINGS, Encoding
+from schemas.create import create_run
 from schemas.layout import Dimensions, plan_arrays
 from schemas.provenance import CorpusInfo, ModelInfo, RunInfo, SiteInfo, SoftwareInfo
-from schemas.run import RunWriter, create_run
+from schemas.run import RunWriter
 
 SITES = ("ln_attn", "ln_mlp")
 

@@ -97,8 +97,9 @@ def test_a_dataset_travels_to_another_process(make_store: MakeStore, chunks: Any
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> tuple[xr.Dataset, Any]:
     """A dataset opened once, and its first site read whole, for many selections."""
+    from schemas.create import create_run
     from schemas.layout import plan_arrays
-    from schemas.run import RunWriter, create_run
+    from schemas.run import RunWriter
     from tests.schemas.conftest import patterns, run_info
 
     sizes = Dimensions(3, 2, 5, 7)

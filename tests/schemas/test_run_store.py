@@ -22,10 +22,11 @@ import zarr
 
 from schemas import Run
 from schemas.bits import ENCODINGS
+from schemas.create import create_run
 from schemas.errors import CorruptChunkError, StoreError
 from schemas.layout import Dimensions, plan_arrays
 from schemas.provenance import RunInfo, differences, parse_attributes
-from schemas.run import RunWriter, create_run, store_bytes
+from schemas.run import RunWriter, store_bytes
 
 MakeStore = Callable[..., Any]
 
@@ -103,13 +104,13 @@ def test_a_failed_creation_leaves_nothing(make_store: MakeStore, tmp_path: Path)
 
 KILLED = """
 import os, signal, sys, zarr
-from schemas import run
+from schemas import create
 zarr.consolidate_metadata = lambda store: os.kill(os.getpid(), signal.SIGKILL)
 from schemas.bits import ENCODINGS
 from schemas.layout import plan_arrays
 from schemas.provenance import RunInfo
 info = RunInfo.model_validate_json(sys.stdin.read())
-run.create_run(sys.argv[1], info, [], {})
+create.create_run(sys.argv[1], info, [], {})
 """
 
 
@@ -304,7 +305,7 @@ def test_data_reaches_the_disk_before_the_commit_that_vouches_for_it(
     def flush(path: Path) -> None:
         flushed.append((path.relative_to(made.path).as_posix(), bool(Run(made.path).committed().any())))
 
-    monkeypatch.setattr("schemas.run._flush", flush)
+    monkeypatch.setattr("schemas.durable.flush", flush)
     writer.commit([0], [1])
     assert flushed == [
         ("ln_attn/c.0.1.0.0", False),
@@ -325,12 +326,12 @@ def test_a_commit_whose_flush_fails_commits_nothing_and_can_be_repeated(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("schemas.run._flush", broken)
+        patch.setattr("schemas.durable.flush", broken)
         with pytest.raises(OSError, match="No space"):
             writer.commit([0], [1])
     assert not Run(made.path).committed().any()
     flushed: list[str] = []
-    monkeypatch.setattr("schemas.run._flush", lambda path: flushed.append(path.name))
+    monkeypatch.setattr("schemas.durable.flush", lambda path: flushed.append(path.name))
     writer.commit([0], [1])
     assert "c.0.1.0.0" in flushed
     assert Run(made.path).committed().sum() == 1
@@ -375,7 +376,7 @@ def test_no_commit_passes_one_that_is_still_flushing_its_data(
         time.sleep(0.05)
         flushed.append(path.name)
 
-    monkeypatch.setattr("schemas.run._flush", slow)
+    monkeypatch.setattr("schemas.durable.flush", slow)
     for layer in range(3):
         writer.write("ln_attn", (layer, 0), np.ones((5, 7), np.uint16))
     first = threading.Thread(target=writer.commit, args=([0], [0]))

@@ -1,0 +1,113 @@
+"""Making a run store: whole, under another name, then renamed."""
+
+from __future__ import annotations
+
+import errno
+import glob
+import os
+import shutil
+import socket
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+import zarr
+from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec
+
+from schemas.durable import flush, sync
+from schemas.errors import StoreError
+from schemas.layout import ArraySpec
+from schemas.provenance import RunInfo
+
+__all__ = ["codecs", "create_run"]
+
+
+def codecs(itemsize: int) -> dict[str, Any]:
+    """Codecs of every array, stated and not left to a library's defaults: Blosc lz4 5 bitshuffle, then crc32c."""
+    return {
+        "serializer": BytesCodec(endian="little") if itemsize > 1 else BytesCodec(endian=None),
+        "compressors": [
+            BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle", typesize=itemsize, blocksize=0),
+            Crc32cCodec(),
+        ],
+    }
+
+
+def create_run(
+    path: str | os.PathLike[str],
+    info: RunInfo,
+    arrays: Iterable[ArraySpec],
+    contents: Mapping[str, npt.NDArray[Any]],
+) -> None:
+    """Create the store at a local ``path`` with its attributes, empty arrays and the given whole ``contents``.
+
+    It is made beside ``path`` under another name and renamed when ready, so a store never exists by half; what
+    killed processes of this machine left beside it is removed. Raises StoreError where ``path`` exists or cannot
+    be written.
+    """
+    final = Path(path)
+    if os.path.exists(final):  # Path.exists raises for a name too long
+        raise StoreError(f"{final} exists already; give another --store, or --overwrite to replace it")
+    prefix = f"{final.name}.new-{socket.gethostname()}-"
+    draft = final.with_name(f"{prefix}{os.getpid()}")
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        for leftover in final.parent.glob(f"{glob.escape(prefix)}*"):
+            if not _alive(leftover.name.removeprefix(prefix)):
+                shutil.rmtree(leftover, ignore_errors=True)
+        group = zarr.create_group(
+            zarr.storage.LocalStore(draft),
+            attributes=info.model_dump(mode="json"),
+            zarr_format=3,
+            overwrite=True,
+        )
+        for spec in arrays:
+            array = group.create_array(
+                spec.name,
+                shape=spec.shape,
+                chunks=spec.chunks,
+                dtype=spec.dtype,
+                fill_value=spec.fill,
+                dimension_names=spec.dims,
+                attributes=dict(spec.attributes),
+                chunk_key_encoding={"name": "default", "separator": "."},
+                config={"write_empty_chunks": True},
+                **codecs(spec.dtype.itemsize),
+            )
+            if spec.name in contents:
+                if contents[spec.name].shape != spec.shape:  # zarr-python would cut it to fit, without a word
+                    raise ValueError(f"{spec.name} has shape {spec.shape}, not {contents[spec.name].shape}")
+                array[...] = contents[spec.name]
+        with warnings.catch_warnings():  # consolidated metadata of Zarr v3 is zarr-python's own, and optional
+            warnings.simplefilter("ignore")
+            zarr.consolidate_metadata(group.store)
+        sync(file for file in draft.rglob("*") if file.is_file())
+        draft.rename(final)
+        flush(final.parent)
+    except OSError as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR) and os.path.lexists(final):
+            raise StoreError(
+                f"{final} was made by another process meanwhile; run the same command again to continue it"
+            ) from None
+        raise StoreError(
+            f"cannot write {final}: {error.strerror or error}; give a writable place with --store"
+        ) from None
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+
+
+def _alive(process: str) -> bool:
+    """True where another process of this machine may have the id ``process``."""
+    if process == str(os.getpid()):
+        return False
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, ValueError, OverflowError):  # someone else's process, or no process id at all
+        return True
+    return True
