@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 EXPECTED_RATIO = {"bfloat16": 0.74, "float16": 0.92, "float32": 0.87}
-"""Compressed size over raw size of sites and peaks under the store's codec, as SmolLM2-135M's norm outputs gave it, rounded up."""
+"""Compressed over raw size of sites and peaks under the store's codec: SmolLM2-135M's, rounded up."""
 
 LOSS_BLOCK_BYTES = 64 * 2**20
 """Float32 logits held at once: the loss is computed in blocks of positions of at most this size."""
