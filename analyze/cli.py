@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import sys
 from collections.abc import Sequence
@@ -101,22 +100,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = build_parser().parse_args(_with_negative_values(sys.argv[1:] if argv is None else argv))
     except SystemExit as leaving:
         return int(leaving.code or 0)
-    from schemas.errors import OutlierFeaturesError
+    from schemas.command import run_command
 
-    try:
-        return _run(arguments)
-    except OutlierFeaturesError as error:
-        print(f"analyze: error: {error}", file=sys.stderr)
-        return error.exit_status
-    except BrokenPipeError:  # the reader has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except OSError as error:
-        print(f"analyze: error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("analyze: interrupted", file=sys.stderr)
-        return 130
+    return run_command("analyze", lambda: _run(arguments))
 
 
 def _run(arguments: argparse.Namespace) -> int:

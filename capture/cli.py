@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 
@@ -83,49 +82,42 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with ``argv`` (default: the process's own); the exit status: 0, 1, 2, or 130 interrupted."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     options = build_parser().parse_args(arguments)
-    from schemas.errors import OutlierFeaturesError
+    from schemas.command import run_command
 
-    try:
-        from capture.checkpoint import require_capture_extra
+    return run_command(
+        "capture",
+        lambda: _run(options, arguments),
+        interrupted="interrupted; what is committed is safe, the same command continues",
+    )
 
-        require_capture_extra()
-        from capture.session import CaptureSettings, run_capture
 
-        status = run_capture(
-            CaptureSettings(
-                model=options.model,
-                command=("capture", *(a for a in arguments if a not in ("--overwrite", "--dry-run"))),
-                store=options.store,
-                text=options.text,
-                sequences=options.sequences,
-                length=options.length,
-                overlap=options.overlap,
-                bos=options.bos,
-                dtype=options.dtype,
-                device=options.device,
-                batch_size=options.batch_size,
-                engine=options.engine,
-                sites=None if options.sites is None else tuple(name.strip() for name in options.sites.split(",")),
-                seed=options.seed,
-                overwrite=options.overwrite,
-                dry_run=options.dry_run,
-                quiet=options.quiet,
-            )
+def _run(options: argparse.Namespace, arguments: Sequence[str]) -> int:
+    from capture.checkpoint import require_capture_extra
+
+    require_capture_extra()
+    from capture.session import CaptureSettings, run_capture
+
+    return run_capture(
+        CaptureSettings(
+            model=options.model,
+            command=("capture", *(a for a in arguments if a not in ("--overwrite", "--dry-run"))),
+            store=options.store,
+            text=options.text,
+            sequences=options.sequences,
+            length=options.length,
+            overlap=options.overlap,
+            bos=options.bos,
+            dtype=options.dtype,
+            device=options.device,
+            batch_size=options.batch_size,
+            engine=options.engine,
+            sites=None if options.sites is None else tuple(name.strip() for name in options.sites.split(",")),
+            seed=options.seed,
+            overwrite=options.overwrite,
+            dry_run=options.dry_run,
+            quiet=options.quiet,
         )
-        sys.stdout.flush()  # a full or closed output shows here, not at exit
-        return status
-    except OutlierFeaturesError as error:
-        print(f"capture: error: {error}", file=sys.stderr)
-        return error.exit_status
-    except BrokenPipeError:  # the reader has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except OSError as error:
-        print(f"capture: error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("capture: interrupted; what is committed is safe, the same command continues", file=sys.stderr)
-        return 130
+    )
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import torch
 
 from schemas.errors import InputError
 
-__all__ = ["available_memory_bytes", "choose_device", "device_name", "synchronise"]
+__all__ = ["available_memory_bytes", "choose_device", "device_name"]
 
 
 def choose_device(requested: str) -> torch.device:
@@ -48,12 +48,6 @@ def available_memory_bytes(device: torch.device) -> int | None:
         return min([int(psutil.virtual_memory().available), *_container_memory_bytes()])
     tell = getattr(getattr(torch, device.type, None), "mem_get_info", None)
     return None if tell is None else int(tell(device)[0])
-
-
-def synchronise(device: torch.device) -> None:
-    """Wait until all work queued on ``device`` is done; returns at once on a CPU."""
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
 
 
 def _container_memory_bytes() -> list[int]:

@@ -31,7 +31,7 @@ M_MMAP_THRESHOLD = -3
 class LayerWeights:
     """Loads and releases the weights of ``skeleton.model``, a layer at a time, and all the rest at once.
 
-    After construction nothing is loaded. ``outside_bytes`` and ``layer_bytes`` are sizes in the checkpoint.
+    After construction nothing is loaded. ``path`` and ``layers`` are the model's list of decoder layers.
     """
 
     def __init__(self, folder: Path, skeleton: Skeleton, device: torch.device) -> None:

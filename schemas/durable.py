@@ -11,7 +11,7 @@ __all__ = ["flush", "sync"]
 
 
 def sync(files: Iterable[Path]) -> None:
-    """Flush files and the directories that name them. A chunk equal to its fill value has no file: passed over."""
+    """Flush files and the directories that name them. A file that is not there is passed over."""
     directories = set()
     for file in files:
         directories.add(file.parent)

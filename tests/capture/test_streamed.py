@@ -130,6 +130,6 @@ def test_weights_are_released_after_their_layer(tmp_path: Path, text: Path, monk
 
     monkeypatch.setattr(LayerWeights, "load_layer", counted)
     assert capture(folder, text, tmp_path / "run.zarr", "streamed") == 0
-    assert held[0] == 1
-    assert max(held) == 2  # the one that computes and the one that is read
+    assert len(held) == ARCHITECTURES["qwen3_moe"].layer_count > 2
+    assert max(held) <= 2  # the one that computes, if it has not ended yet, and the one that is read
     assert np.all(Run(tmp_path / "run.zarr").committed())
