@@ -20,7 +20,7 @@ import torch
 
 from capture.plan import QUEUE_BYTES, CapturePlan
 from schemas.errors import CaptureError, OutlierFeaturesError
-from schemas.layout import layer_peak_name, nonfinite_name, position_peak_name
+from schemas.layout import ArraySpec, layer_peak_name, nonfinite_name, position_peak_name
 from schemas.run import RunWriter
 
 __all__ = ["Sink"]
@@ -97,8 +97,12 @@ class Sink:
         self._batch = range(0)
         self._wanted: list[int] = []
         self._pending: list[Future[None]] = []
-        self._layer_peaks: dict[str, dict[int, torch.Tensor]] = {}
-        self._nonfinite: dict[str, dict[int, torch.Tensor]] = {}
+        self._by_layer = [
+            spec
+            for spec in plan.arrays
+            if spec.dims[:2] == ("layer", "sequence") and spec.name not in (*self.sites, "committed")
+        ]
+        self._gathered: dict[str, dict[int, torch.Tensor]] = {}
         self.position_peaks: dict[str, torch.Tensor] = {}
         self._scratch: torch.Tensor | None = None
 
@@ -125,13 +129,12 @@ class Sink:
         self._batch = batch
         self._wanted = [sequence for sequence in batch if sequence in set(wanted)]
         self._pending = []
-        self._layer_peaks = {site: {} for site in self.sites}
-        self._nonfinite = {site: {} for site in self.sites}
+        self._gathered = {spec.name: {} for spec in self._by_layer}
         self.position_peaks = dict(position_peaks or {})
 
     def cell(self, site: str, layer: int, hidden: torch.Tensor) -> None:
         """One cell of the batch: ``hidden`` is (batch, position, feature) in the store's dtype, in layer order."""
-        due = max(self._layer_peaks[site], default=layer - 1) + 1
+        due = max(self._gathered[layer_peak_name(site)], default=layer - 1) + 1
         if layer != due:
             raise CaptureError(f"{site}: layer {layer} came where layer {due} was due")
         bits = hidden.contiguous().view(self._signed)
@@ -144,8 +147,8 @@ class Sink:
             nonfinite = (magnitude >= self._encoding.infinity).sum(dim=(1, 2))
             magnitude.masked_fill_(magnitude > self._encoding.infinity, 0)  # a NaN is never a hit
             peak = magnitude.amax(dim=1)
-        self._layer_peaks[site][layer] = peak
-        self._nonfinite[site][layer] = nonfinite
+        self.observe(layer_peak_name(site), layer, peak)
+        self.observe(nonfinite_name(site), layer, nonfinite)
         if site in self.position_peaks:
             running = self.position_peaks[site]
             torch.maximum(running, magnitude, out=running)
@@ -154,6 +157,14 @@ class Sink:
         # A copy: the model may go on to change the tensor in place while it waits to be written.
         host = bits.clone() if bits.device.type == "cpu" else bits.cpu()
         self._put(self._write_slices(site, layer, self._stored(host)), host.nbytes)
+
+    def observe(self, name: str, layer: int, values: torch.Tensor) -> None:
+        """What the batch's sequences have in one layer of the array ``name``, whose dims begin with layer, sequence.
+
+        ``values`` is (batch, ...) with items of the array's size, which are stored as they are: signed patterns for
+        unsigned ones. A layer of which nothing is observed (routing, in a dense one) is stored as fill.
+        """
+        self._gathered[name][layer] = values
 
     def finish(self, token_nll: torch.Tensor) -> None:
         """End the batch: its peaks, counts and ``token_nll`` (batch, position), then, all written, its commit."""
@@ -164,7 +175,8 @@ class Sink:
         losses = token_nll.float().cpu().numpy()
         for sequence in self._wanted:
             self._write("token_nll", (sequence,), losses[sequence - self._batch.start])
-        self._finish(range(self._layers), complete=len(self._wanted))
+        first = min(self._gathered[layer_peak_name(self.sites[0])])  # the last alone, where layers ended one by one
+        self._finish(range(first, self._layers), complete=len(self._wanted))
 
     def finish_layer(self, layer: int, durable: Callable[[], None], size: int) -> Future[None]:
         """End one layer of the batch: its peaks and counts, then ``durable()``, then the commit of its cells.
@@ -177,16 +189,12 @@ class Sink:
     def _finish(
         self, layers: range, *, complete: int = 0, durable: Callable[[], None] = lambda: None, size: int = 0
     ) -> Future[None]:
-        """Write the gathered layer peaks and counts; once all of the batch is written, commit ``layers``."""
-        for site in self.sites:
-            held = sorted(self._layer_peaks[site])
-            gathered = slice(held[0], held[-1] + 1)
-            layer_peaks = self._stored(torch.stack([self._layer_peaks[site][layer] for layer in held]).cpu())
-            nonfinite = torch.stack([self._nonfinite[site][layer] for layer in held]).cpu().numpy().astype(np.uint64)
+        """Write what was observed in ``layers``; once all of the batch is written, commit them."""
+        for spec in self._by_layer:
+            values = self._stacked(spec, layers)
             for sequence in self._wanted:
                 row = sequence - self._batch.start
-                self._write(layer_peak_name(site), (gathered, sequence), layer_peaks[:, row])
-                self._write(nonfinite_name(site), (gathered, sequence), nonfinite[:, row])
+                self._write(spec.name, (slice(layers.start, layers.stop), sequence), values[:, row])
         pending, wanted = tuple(self._pending), self._wanted
 
         def commit() -> None:
@@ -199,6 +207,16 @@ class Sink:
 
         self._put(commit, size)
         return self._pending[-1]
+
+    def _stacked(self, spec: ArraySpec, layers: range) -> npt.NDArray[Any]:
+        """(layer, batch, ...) of one array as it is stored, fill where nothing was observed."""
+        held = self._gathered[spec.name]
+        values = np.full((len(layers), len(self._batch), *spec.shape[2:]), spec.fill, spec.dtype)
+        seen = [layer for layer in layers if layer in held]
+        if seen:
+            observed = torch.stack([held[layer] for layer in seen]).cpu().numpy()
+            values[[layer - layers.start for layer in seen]] = observed.view(spec.dtype)
+        return values
 
     def _write(self, name: str, index: tuple[int | slice, ...], values: npt.NDArray[Any]) -> None:
         self._put(lambda: self._writer.write(name, index, values), values.nbytes)

@@ -9,9 +9,9 @@ from typing import Any
 import numpy.typing as npt
 import torch
 
-from capture.hooks import SiteHooks
 from capture.loss import decoder_of, token_nll
 from capture.model_facts import Skeleton
+from capture.observation import observe
 from capture.plan import CapturePlan, batches
 from capture.sink import Sink
 from schemas.errors import CapacityError, InputError
@@ -71,12 +71,11 @@ def capture_resident(
     Raises CaptureError where a site does not fire exactly once, or with another shape or dtype.
     """
     decoder = decoder_of(model)
-    dimensions = plan.dimensions
-    with torch.inference_mode(), SiteHooks(model, plan.sites, dtype, sink.cell) as hooks:
-        for batch in batches(missing, dimensions.sequences, plan.batch_size):
+    with torch.inference_mode(), observe(model, plan, dtype, sink) as observation:
+        for batch in batches(missing, plan.dimensions.sequences, plan.batch_size):
             ids = torch.from_numpy(token_id[batch.start : batch.stop]).to(device).long()
             sink.begin(batch, missing)
-            hooks.expect(len(batch), dimensions.positions, dimensions.features)
+            observation.expect(len(batch))
             output = decoder(input_ids=ids, use_cache=False)
-            hooks.check()
+            observation.check()
             sink.finish(token_nll(model, ids, output, plan.loss_block_positions))

@@ -15,10 +15,10 @@ from typing import Any
 import numpy.typing as npt
 import torch
 
-from capture.hooks import SiteHooks
 from capture.layer_calls import LayerCall, carries_state, record_calls, run_with_last_hidden, share_equal_tensors
 from capture.layer_weights import LayerWeights
 from capture.loss import decoder_of, token_nll
+from capture.observation import observe
 from capture.plan import CapturePlan, batches
 from capture.resume import LayerCheckpoints
 from capture.sink import Sink
@@ -74,7 +74,7 @@ def capture_streamed(
     with (
         _read_ahead(weights, order) as wait_for,
         torch.inference_mode(),
-        SiteHooks(model, plan.sites, dtype, sink.cell) as hooks,
+        observe(model, plan, dtype, sink) as observation,
     ):
         committing: list[Future[None]] = []
         for index in order:
@@ -85,9 +85,9 @@ def capture_streamed(
                     continue
                 call = batch.calls[index]
                 sink.begin(batch.sequences, missing, batch.peaks)
-                hooks.expect(len(batch.sequences), plan.dimensions.positions, plan.dimensions.features, (index,))
+                observation.expect(len(batch.sequences), (index,))
                 batch.hidden = call.run(layers[index], batch.hidden)
-                hooks.check()
+                observation.check()
                 batch.peaks, batch.done = sink.position_peaks, index + 1
                 if index < last:
                     saver = checkpoints.saver(batch.sequences, batch.done, batch.hidden, batch.peaks)
