@@ -12,12 +12,13 @@ import ctypes
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import EllipsisType
 from typing import Any
 
 import torch
 
-from capture.checkpoint import weight_files
 from capture.model_facts import Skeleton
+from capture.shards import Shards
 from capture.sites import decoder_layers
 from schemas.errors import CaptureError, InputError
 
@@ -28,6 +29,20 @@ M_MMAP_THRESHOLD = -3
 """glibc's name for the size from which a block is mapped by itself, in malloc.h."""
 
 
+class _OnDisk:
+    """A tensor of a checkpoint as the converter takes it: read when it is indexed."""
+
+    def __init__(self, shards: Shards, name: str) -> None:
+        self._shards = shards
+        self._name = name
+
+    def __getitem__(self, index: EllipsisType) -> torch.Tensor:
+        return self._shards.read(self._name)[index]
+
+    def is_floating_point(self) -> bool:
+        return self._shards.tensors[self._name].dtype.is_floating_point
+
+
 class LayerWeights:
     """Loads and releases the weights of ``skeleton.model``, a layer at a time, and all the rest at once.
 
@@ -36,7 +51,6 @@ class LayerWeights:
 
     def __init__(self, folder: Path, skeleton: Skeleton, device: torch.device) -> None:
         """Find where each tensor of the checkpoint belongs; raises InputError for an unreadable file."""
-        from safetensors import SafetensorError, safe_open
         from transformers.conversion_mapping import get_model_conversion_mapping
 
         _return_freed_memory()
@@ -46,13 +60,9 @@ class LayerWeights:
         self._quantizer = _dequantizer(skeleton)
         self._mapping = get_model_conversion_mapping(self.model, None, self._quantizer)
         self.path, self.layers = decoder_layers(self.model)
-        try:
-            files: list[Any] = [safe_open(file, framework="pt", backend="pread") for file in weight_files(folder)]
-            tensors = {name: file.get_slice(name) for file in files for name in file.keys()}  # noqa: SIM118
-        except (OSError, SafetensorError) as error:
-            raise InputError(f"{folder}: a safetensors file cannot be read: {error}") from None
+        self.shards = Shards.in_folder(folder)
         self._folder = folder
-        self._tensors = self._by_layer(tensors)
+        self._tensors = self._by_layer({name: _OnDisk(self.shards, name) for name in self.shards.tensors})
 
     def _by_layer(self, tensors: Mapping[str, Any]) -> dict[int | None, dict[str, Any]]:
         """Checkpoint tensors by the layer that they become part of, None for those outside any layer.
@@ -75,6 +85,10 @@ class LayerWeights:
                 match = layer_of.match(target)
                 found[int(match[1]) if match else None][name] = tensor
         return found
+
+    def files(self, index: int | None) -> list[str]:
+        """Names of the checkpoint's files that layer ``index`` is read from, None for what belongs to no layer."""
+        return sorted({self.shards.tensors[name].file for name in self._tensors[index]})
 
     def load_outside(self) -> None:
         """Load what belongs to no layer (embeddings, final norm, output head), tie what is tied, compute buffers."""
