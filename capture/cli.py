@@ -35,6 +35,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--model", required=True, metavar="NAME", help="a preset (see below), a Hub id OWNER/NAME, or a folder"
     )
+    parser.add_argument(
+        "--revision",
+        metavar="R",
+        help="of a Hub id: a branch, a tag or a commit (default: the commit of the store to continue, else main)",
+    )
     parser.add_argument("--store", metavar="PATH", help="where to write (default: runs/NAME.zarr)")
     parser.add_argument(
         "--text",
@@ -101,6 +106,7 @@ def _run(options: argparse.Namespace, arguments: Sequence[str]) -> int:
         CaptureSettings(
             model=options.model,
             command=("capture", *(a for a in arguments if a not in ("--overwrite", "--dry-run"))),
+            revision=options.revision,
             store=options.store,
             text=options.text,
             sequences=options.sequences,

@@ -7,15 +7,14 @@ import hashlib
 import platform
 from collections.abc import Sequence
 from importlib import metadata
-from pathlib import Path
 
 import torch
 import transformers
 import zarr
 
-from capture.checkpoint import ModelSource, fingerprint, weight_files
 from capture.device import device_name
 from capture.plan import CapturePlan
+from capture.snapshot import Snapshot
 from schemas.provenance import CorpusInfo, ModelInfo, RunInfo, SignatureValue, SiteInfo, SoftwareInfo
 
 __all__ = ["describe_run"]
@@ -25,22 +24,20 @@ NOT_SIGNED = {"documents_read", "tokens_read", "end_of_text_token", "text_sha256
 
 
 def describe_run(
-    source: ModelSource,
-    revision: str | None,
-    folder: Path,
+    snapshot: Snapshot,
     plan: CapturePlan,
     corpus: CorpusInfo,
     device: torch.device,
     command: Sequence[str],
 ) -> RunInfo:
-    """The attributes of the store that ``plan`` makes from the checkpoint in ``folder``, signature included."""
-    facts = plan.facts
+    """The attributes of the store that ``plan`` makes from the checkpoint ``snapshot``, signature included."""
+    facts, source = plan.facts, snapshot.source
     dtype = plan.encoding.name
     model = ModelInfo(
         name=source.preset or source.id,
         id=source.id,
-        revision=revision,
-        weights=fingerprint(weight_files(folder)),
+        revision=snapshot.revision,
+        weights=snapshot.digest(),
         architecture=facts.architecture,
         model_type=facts.model_type,
         layers=facts.layers,
@@ -72,7 +69,7 @@ def describe_run(
         threads=torch.get_num_threads(),
         batch_size=plan.batch_size,
     )
-    config = hashlib.sha256((folder / "config.json").read_bytes()).hexdigest()
+    config = hashlib.sha256((snapshot.folder / "config.json").read_bytes()).hexdigest()
     signature: dict[str, SignatureValue] = {
         "model.id": model.id,
         "model.revision": model.revision,

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import transformers
 
-from capture.checkpoint import checkpoint_folder, find_model
+from capture.checkpoint import find_model
 from capture.corpus import (
     Bos,
     Corpus,
@@ -36,6 +36,7 @@ from capture.record import describe_run
 from capture.resume import LayerCheckpoints
 from capture.sink import Sink
 from capture.sites import find_sites
+from capture.snapshot import find_snapshot
 from capture.summary import summarise
 from capture.text import TextSource, parse_text, pinned
 from schemas.bits import encoding_named
@@ -53,6 +54,7 @@ class CaptureSettings:
 
     model: str
     command: tuple[str, ...]
+    revision: str | None = None
     store: str | None = None
     text: str = "fineweb-edu"
     sequences: int = 16
@@ -84,7 +86,9 @@ def run_capture(settings: CaptureSettings) -> int:
     destination = Destination(settings.store or source.default_store, overwrite=settings.overwrite)
     store, existing = destination.path, destination.run
 
-    folder, revision = checkpoint_folder(source, weights=False)
+    held = existing.info.model if existing else None
+    snapshot = find_snapshot(source, settings.revision, held.revision if held and held.id == source.id else None)
+    folder = snapshot.folder
     preset_dtype = PRESETS[source.preset].dtype if source.preset else None
     dtype = preset_dtype or "auto" if settings.dtype == "auto" else settings.dtype
     skeleton = build_skeleton(folder, dtype)
@@ -124,8 +128,8 @@ def run_capture(settings: CaptureSettings) -> int:
     windows = WindowSettings(settings.sequences, settings.length, overlap, settings.bos, settings.seed)
     corpus, corpus_info = _corpus(text, folder, windows, existing)
     require_vocabulary(corpus, skeleton.facts.vocabulary_size, folder)
-    folder, revision = checkpoint_folder(source, weights=True, revision=revision)
-    info = describe_run(source, revision, folder, plan, corpus_info, device, settings.command)
+    snapshot.fetch()
+    info = describe_run(snapshot, plan, corpus_info, device, settings.command)
     if existing is not None:
         _require_same(existing, info)
     done = set(existing.complete_sequences()) if existing else set()

@@ -47,7 +47,10 @@ class ModelInfo(_Record):
     name: str = Field(description="what the user called it: a preset, a Hub id or a folder's name")
     id: str = Field(description="Hub id, package or folder that the weights came from")
     revision: str | None = Field(default=None, description="Hub commit, or null for a folder")
-    weights: str | None = Field(default=None, description="fingerprint of the checkpoint's tensors")
+    weights: str | None = Field(
+        default=None,
+        description="what identifies the weights: a digest of the Hub's file digests, or of a folder's tensors",
+    )
     architecture: str
     model_type: str
     layers: int

@@ -30,51 +30,89 @@ RESOLVE = re.compile(r"/(?P<kind>datasets/)?(?P<id>[^/]+/[^/]+)/resolve/(?P<revi
 
 @dataclass(frozen=True)
 class Repository:
-    """A folder as a repository. A ``gated`` one is listed for anyone and read by nobody without the right token."""
+    """A folder as a repository, weights kept by Git LFS; ``other`` branches are folders too.
+
+    A ``gated`` one is listed for anyone and read by nobody without the right token; a ``private`` one is not even
+    there for others. ``earlier`` folders are what its main branch was before.
+    """
 
     folder: Path
     gated: bool = False
+    private: bool = False
+    earlier: tuple[Path, ...] = ()
+    other: Mapping[str, Path] = field(default_factory=dict)
 
-    def files(self) -> dict[str, Path]:
-        """Path in the repository -> file."""
-        return {str(f.relative_to(self.folder)): f for f in sorted(self.folder.rglob("*")) if f.is_file()}
+    def at(self, revision: str) -> Path | None:
+        """The folder of a branch or commit."""
+        branches = {"main": self.folder, **self.other}
+        commits = {commit(folder): folder for folder in (*self.earlier, *branches.values())}
+        return branches.get(revision) or commits.get(revision)
 
     @property
     def sha(self) -> str:
-        """The commit: 40 hexadecimal digits that change with any file."""
-        digest = hashlib.sha1()
-        for path, file in self.files().items():
-            digest.update(f"{path} {blob(file)}\n".encode())
-        return digest.hexdigest()
+        """The commit of the main branch."""
+        return commit(self.folder)
+
+
+def files_of(folder: Path) -> dict[str, Path]:
+    """Path in the repository -> file."""
+    return {str(f.relative_to(folder)): f for f in sorted(folder.rglob("*")) if f.is_file()}
+
+
+def commit(folder: Path) -> str:
+    """40 hexadecimal digits that change with any file."""
+    digest = hashlib.sha1()
+    for path, file in files_of(folder).items():
+        digest.update(f"{path} {blob(file)}\n".encode())
+    return digest.hexdigest()
+
+
+def large(file: Path) -> bool:
+    """Whether Git LFS keeps a file."""
+    return file.suffix == ".safetensors"
+
+
+def sha256(file: Path) -> str:
+    """What Git LFS calls a file."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def blob(file: Path) -> str:
-    """A git object's name for a file's bytes."""
+    """A git object's name for what git holds of a file: its bytes, or the pointer to those that LFS keeps."""
     data = file.read_bytes()
+    if large(file):
+        data = f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256(file)}\nsize {len(data)}\n".encode()
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
 
 @dataclass
 class Hub:
-    """The server, running while the context is entered. ``requests`` holds ``METHOD /path`` of all that came.
+    """The server, running while the context is entered. ``requests`` holds ``METHOD /path`` of all that came, and
+    ``ranges`` the (path, first byte) of those that asked for a part of a file.
 
     While ``broken`` is a status, every request is answered with it; 0 hangs up, and ``mute`` says nothing for as long
-    as it is set. Requests for another host arrive here too (``environment`` names the server as the proxy), are
-    refused, and are kept in ``strays``.
+    as it is set. Files named in ``shut`` are refused with 403. ``cuts`` maps a file's name to the numbers of bytes
+    after which its next answers break off. Requests for another host arrive here too (``environment`` names the server
+    as the proxy), are refused, and are kept in ``strays``.
     """
 
     repositories: dict[tuple[str, str], Repository] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
+    ranges: list[tuple[str, int]] = field(default_factory=list)
+    cuts: dict[str, list[int]] = field(default_factory=dict)
+    shut: set[str] = field(default_factory=set)
     strays: list[str] = field(default_factory=list)
     broken: int | None = None
     mute: threading.Event | None = None
 
     TOKEN = "hf_sesame"
-    """The token that opens gated repositories."""
+    """The token that opens gated and private repositories."""
+    STRANGER = "hf_stranger"
+    """The token of an account that may see neither. Any other token is refused with whatever it asks for."""
 
-    def add(self, kind: str, identity: str, folder: Path, *, gated: bool = False) -> Repository:
-        """Serve ``folder`` as the ``model`` or ``dataset`` called ``identity``."""
-        self.repositories[kind, identity] = repository = Repository(folder, gated)
+    def add(self, kind: str, identity: str, folder: Path, **more: Any) -> Repository:
+        """Serve ``folder`` as the ``model`` or ``dataset`` called ``identity``; ``more`` as of a Repository."""
+        self.repositories[kind, identity] = repository = Repository(folder, **more)
         return repository
 
     def __enter__(self) -> Hub:
@@ -146,9 +184,14 @@ class _Handler(BaseHTTPRequestHandler):
         found = api or resolve
         if found is None:
             return self.answer(404)
+        token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        if token not in ("", Hub.TOKEN, Hub.STRANGER):
+            return self.answer(401, {"X-Error-Message": "Invalid credentials in Authorization header"})
         kind = found["kind"] if api else "dataset" if found["kind"] else "model"
         repository = self.served.repositories.get((kind, found["id"]))
-        if repository is None:  # the real one answers 401 to anonymous callers, so as not to tell
+        if repository is None or (
+            repository.private and token != Hub.TOKEN
+        ):  # the real one answers 401 to anonymous callers, so as not to tell
             return self.answer(401, {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"})
         if resolve:
             return self.resolve(repository, resolve["revision"], resolve["path"])
@@ -162,10 +205,10 @@ class _Handler(BaseHTTPRequestHandler):
     ) -> None:
         """The three calls under /api: a repository's facts, its tree, and some of its paths."""
         revision, _, below = rest.partition("/")
-        sha = repository.sha
-        if revision not in ("", "main", sha):
+        folder = repository.at(revision or "main")
+        if folder is None:
             return self.answer(404, {"X-Error-Code": "RevisionNotFound"})
-        files = {path: self.entry(path, file) for path, file in repository.files().items()}
+        files = {path: self.entry(path, file) for path, file in files_of(folder).items()}
         folders = {str(parent) for path in files for parent in Path(path).parents} - {"."}
         entries = {
             **files,
@@ -185,30 +228,42 @@ class _Handler(BaseHTTPRequestHandler):
             asked = parse_qs(self.rfile.read(int(self.headers.get("Content-Length", 0))).decode())["paths"]
             return self.answer(200, content=json.dumps([entries[p] for p in asked if p in entries]).encode())
         siblings = [{"rfilename": path} for path in files]
-        about = {"id": identity, "sha": sha, "private": False, "tags": [], "downloads": 0, "siblings": siblings}
+        if "blobs" in query:
+            for sibling, entry in zip(siblings, files.values(), strict=True):
+                held = {"lfs": {**entry["lfs"], "sha256": entry["lfs"]["oid"]}} if "lfs" in entry else {}
+                sibling |= {"size": entry["size"], "blobId": entry["oid"], **held}
+        about = {"id": identity, "sha": commit(folder), "private": False, "tags": [], "downloads": 0}
+        about["siblings"] = siblings
         return self.answer(200, content=json.dumps(about).encode())
 
     def entry(self, path: str, file: Path) -> dict[str, Any]:
         """One file as the tree lists it."""
-        return {"type": "file", "path": path, "size": file.stat().st_size, "oid": blob(file)}
+        size = file.stat().st_size
+        lfs = {"lfs": {"oid": sha256(file), "size": size, "pointerSize": 134}} if large(file) else {}
+        return {"type": "file", "path": path, "size": size, "oid": blob(file), **lfs}
 
     def resolve(self, repository: Repository, revision: str, path: str) -> None:
         """One file's bytes, all or a range of them, with the headers that clients cache by."""
-        sha = repository.sha
-        if repository.gated and self.headers.get("Authorization") != f"Bearer {self.served.TOKEN}":
+        if repository.gated and self.headers.get("Authorization") != f"Bearer {Hub.TOKEN}":
             status = 403 if "Authorization" in self.headers else 401
             return self.answer(status, {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access is restricted"})
-        if revision not in ("main", sha):
+        folder = repository.at(revision)
+        if folder is None:
             return self.answer(404, {"X-Error-Code": "RevisionNotFound"})
-        file = repository.files().get(path)
+        sha, file = commit(folder), files_of(folder).get(path)
         if file is None:
             return self.answer(404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": sha})
-        headers = {"ETag": f'"{blob(file)}"', "X-Repo-Commit": sha, "Accept-Ranges": "bytes"}
+        if file.name in self.served.shut:
+            return self.answer(403)
         data = file.read_bytes()
+        headers = {"ETag": f'"{blob(file)}"', "X-Repo-Commit": sha, "Accept-Ranges": "bytes"}
+        if large(file):
+            headers |= {"X-Linked-Etag": f'"{sha256(file)}"', "X-Linked-Size": str(len(data))}
         asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         if asked is None:
             return self.answer(200, headers, data)
         first, last = int(asked[1]), min(int(asked[2] or len(data) - 1), len(data) - 1)
+        self.served.ranges.append((path, first))
         if first > last:
             return self.answer(416, headers | {"Content-Range": f"bytes */{len(data)}"})
         return self.answer(
@@ -223,5 +278,9 @@ class _Handler(BaseHTTPRequestHandler):
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(content)
+            if self.command == "HEAD":
+                return
+            cuts = self.served.cuts.get(self.path.rsplit("/", 1)[-1])
+            if cuts:
+                content, self.close_connection = content[: cuts.pop(0)], True
+            self.wfile.write(content)

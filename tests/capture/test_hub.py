@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import threading
@@ -11,7 +12,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from pyarrow import parquet
+from safetensors.torch import load_file, save_file
 
 from capture.text import parse_text
 from schemas import Run
@@ -19,7 +22,8 @@ from schemas.run import RunWriter
 from tests.capture.captures import capture
 from tests.capture.process import CaptureProcess, Ran
 from tests.capture.refused import tree
-from tests.hub import Hub
+from tests.checkpoints import write_checkpoint
+from tests.hub import Hub, commit
 
 MODEL, FLAGS = "tiny/Qwen3-Tiny", ("--sequences", 2, "--length", 32, "-q")
 FINEWEB = "HuggingFaceFW/fineweb-edu"
@@ -89,6 +93,7 @@ def process(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Capt
 def run(process: CaptureProcess, hub: Hub) -> Callable[..., Ran]:
     """Function that runs a command that must not raise; the hub's list of requests holds only those it made."""
     hub.requests.clear()
+    hub.ranges.clear()
 
     def ran(*arguments: object, **options: object) -> Ran:
         result = process.run(*arguments, *FLAGS, **options)  # type: ignore[arg-type]
@@ -199,7 +204,7 @@ def test_resuming_does_not_stream_again(
     arguments = ["--model", checkpoint("qwen3"), "--store", tmp_path / "run.zarr", "--text", "tiny/notes,column=body"]
     assert run(*arguments).status == 0
     whole = shutil.copytree(tmp_path / "run.zarr", tmp_path / "whole.zarr")
-    RunWriter(tmp_path / "run.zarr").write("committed", (slice(None), 1), np.zeros(4, np.uint8))
+    uncommit(tmp_path / "run.zarr", 1)
     assert Run(tmp_path / "run.zarr").complete_sequences() == [0]
     hub.requests.clear()
     assert run(*arguments).status == 0
@@ -208,20 +213,108 @@ def test_resuming_does_not_stream_again(
     assert tree(tmp_path / "run.zarr") == tree(whole)
 
 
-def test_a_model_that_moved_on_is_another_model(run: Callable[..., Ran], hub: Hub, tmp_path: Path) -> None:
-    store, repository = tmp_path / "run.zarr", hub.repositories["model", MODEL]
-    arguments = ["--model", MODEL, "--store", store, "--text", "pydoc"]
+@pytest.fixture(scope="module")
+def newer(checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model with other weights."""
+    return write_checkpoint(tmp_path_factory.mktemp("newer") / "model", "qwen3", seed=1)
+
+
+def uncommit(store: Path, sequence: int) -> None:
+    """Leave a sequence to be computed again."""
+    RunWriter(store).write("committed", (slice(None), sequence), np.zeros(4, np.uint8))
+
+
+def test_a_resumed_capture_stays_at_its_commit(
+    run: Callable[..., Ran], hub: Hub, checkpoint: Callable[[str], Path], newer: Path, tmp_path: Path
+) -> None:
+    store, older = tmp_path / "run.zarr", checkpoint("qwen3")
+    repository = hub.add("model", "tiny/moving", older)
+    arguments = ["--model", "tiny/moving", "--store", store, "--text", "pydoc"]
     assert run(*arguments).status == 0
-    before, old, card = tree(store), repository.sha, repository.folder / "README.md"
-    held = card.read_text()
-    card.write_text("# Tiny, with a new card")
-    try:
-        ran = run(*arguments)
-        assert f"model.revision: {old!r} in the store, {repository.sha!r} now" in ran.err
-    finally:
-        card.write_text(held)
-    assert ran.status == 2
+    before = tree(store)
+    moved = hub.add("model", "tiny/moving", newer, earlier=(older,))
+    uncommit(store, 1)
+    assert run(*arguments).status == 0
     assert tree(store) == before
+    assert Run(store).info.model.revision == repository.sha
+
+    ran = run(*arguments, "--revision", "main")
+    assert ran.status == 2
+    assert f"model.revision: {repository.sha!r} in the store, {moved.sha!r} now" in ran.err
+    assert "model.weights: " in ran.err
+    assert tree(store) == before
+
+    assert run("--model", "tiny/moving", "--store", tmp_path / "new.zarr", "--text", "pydoc").status == 0
+    assert Run(tmp_path / "new.zarr").info.model.revision == moved.sha
+    assert not same_numbers(store, tmp_path / "new.zarr")
+
+
+def test_a_branch_or_a_commit_can_be_asked_for(
+    run: Callable[..., Ran], hub: Hub, checkpoint: Callable[[str], Path], newer: Path, tmp_path: Path
+) -> None:
+    repository = hub.add("model", "tiny/branched", checkpoint("qwen3"), other={"next": newer})
+    next_sha = commit(newer)
+    for number, (revision, sha) in enumerate([("next", next_sha), (repository.sha, repository.sha), (next_sha,) * 2]):
+        store = tmp_path / f"{number}.zarr"
+        ran = run("--model", "tiny/branched", "--revision", revision, "--store", store, "--text", "pydoc")
+        assert (ran.status, ran.err) == (0, "")
+        info = Run(store).info
+        assert info.model.revision == info.signature["model.revision"] == sha
+        assert ["--revision", revision] == info.command[3:5]
+    assert same_numbers(tmp_path / "0.zarr", tmp_path / "2.zarr")
+    assert not same_numbers(tmp_path / "0.zarr", tmp_path / "1.zarr")
+
+
+@pytest.mark.parametrize("revision", ["nowhere", "0" * 40])
+def test_a_revision_that_is_not_there(revision: str, refused: Callable[..., str]) -> None:
+    message = refused("--model", MODEL, "--revision", revision, "--text", "pydoc")
+    assert f"{MODEL} has no revision {revision}: give --revision a branch, a tag or the full hash" in message
+
+
+def test_the_weights_of_a_commit_are_known_by_their_digests(
+    run: Callable[..., Ran], hub: Hub, checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """As the Hub lists them: nothing is read for it."""
+    assert run("--model", MODEL, "--store", tmp_path / "run.zarr", "--text", "pydoc").status == 0
+    lines = [
+        ["model.safetensors", hashlib.sha256((checkpoint("qwen3") / "model.safetensors").read_bytes()).hexdigest()]
+    ]
+    expected = hashlib.sha256(json.dumps(lines).encode()).hexdigest()
+    info = Run(tmp_path / "run.zarr").info
+    assert info.model.weights == info.signature["model.weights"] == expected
+
+
+def test_a_download_that_breaks_off_goes_on_where_it_stopped(
+    run: Callable[..., Ran], hub: Hub, checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """huggingface_hub keeps whole pieces of 10 MiB; the file is made larger by a tensor that no model has."""
+    folder = shutil.copytree(checkpoint("qwen3"), tmp_path / "model")
+    state = load_file(folder / "model.safetensors") | {"unused": torch.zeros(25 * 2**20, dtype=torch.uint8)}
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    hub.add("model", "tiny/cut", folder)
+    hub.cuts["model.safetensors"] = [11 * 2**20, 12 * 2**20]
+    assert run("--model", "tiny/cut", "--text", "pydoc", "--store", tmp_path / "run.zarr").status == 0
+    assert hub.ranges == [("model.safetensors", 10 * 2**20), ("model.safetensors", 20 * 2**20)]
+    assert capture(checkpoint("qwen3"), tmp_path / "local.zarr", Path("pydoc"), *FLAGS) == 0
+    assert same_numbers(tmp_path / "run.zarr", tmp_path / "local.zarr")
+
+
+def test_a_capture_fetches_only_the_shards_that_it_lacks(run: Callable[..., Ran], hub: Hub, tmp_path: Path) -> None:
+    """And of several sets of weights in a repository only the one that its index names."""
+    folder = write_checkpoint(tmp_path / "sharded", "qwen3", sharded=True)
+    (folder / "consolidated.safetensors").write_bytes(b"the same again, in one file")
+    hub.add("model", "tiny/sharded", folder)
+    arguments = ["--model", "tiny/sharded", "--text", "pydoc", "--store", tmp_path / "run.zarr"]
+    last = "model-00003-of-00003.safetensors"
+    hub.shut.add(last)
+    ran = run(*arguments)
+    assert ran.status == 2
+    assert "The same command goes on where this one stopped" in ran.err
+    hub.shut.clear()
+    hub.requests.clear()
+    assert run(*arguments).status == 0
+    fetched = [request for request in hub.requests if request.endswith(".safetensors") and request.startswith("GET")]
+    assert fetched == [f"GET /tiny/sharded/resolve/{commit(folder)}/{last}"]
 
 
 def test_a_missing_model(refused: Callable[..., str]) -> None:
@@ -244,10 +337,30 @@ def test_a_repository_that_is_no_checkpoint(refused: Callable[..., str]) -> None
 
 def test_a_gated_model_opens_with_a_token(refused: Callable[..., str], run: Callable[..., Ran], tmp_path: Path) -> None:
     asked = ["--model", "tiny/gated", "--text", "pydoc"]
-    for token in ("", "hf_wrong"):
+    for token in ("", Hub.STRANGER):
         message = refused(*asked, HF_TOKEN=token)
         assert "tiny/gated is gated: accept its terms on the Hub, then set HF_TOKEN" in message
     assert run(*asked, "--store", tmp_path / "run.zarr", HF_TOKEN=Hub.TOKEN).status == 0
+
+
+def test_a_private_model_opens_with_a_token(
+    refused: Callable[..., str], run: Callable[..., Ran], hub: Hub, checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    hub.add("model", "tiny/private", checkpoint("qwen3"), private=True)
+    asked = ["--model", "tiny/private", "--text", "pydoc"]
+    for token in ("", Hub.STRANGER):
+        message = refused(*asked, HF_TOKEN=token)
+        assert "the Hub has no model tiny/private, or it is private: check the name, or set HF_TOKEN" in message
+    assert run(*asked, "--store", tmp_path / "run.zarr", HF_TOKEN=Hub.TOKEN).status == 0
+
+
+def test_a_token_that_the_hub_does_not_know(
+    refused: Callable[..., str], run: Callable[..., Ran], tmp_path: Path
+) -> None:
+    asked = ["--model", MODEL, "--text", "pydoc"]
+    message = refused(*asked, HF_TOKEN="hf_wrong")
+    assert "the Hub does not know the token that it was given: set HF_TOKEN to another, or to nothing" in message
+    assert run(*asked, "--store", tmp_path / "run.zarr", HF_TOKEN="").status == 0
 
 
 @pytest.mark.parametrize(
@@ -273,7 +386,7 @@ def test_a_gated_dataset_opens_with_a_token(
     refused: Callable[..., str], run: Callable[..., Ran], checkpoint: Callable[[str], Path], tmp_path: Path
 ) -> None:
     asked = ["--model", checkpoint("qwen3"), "--text", "tiny/gated-notes,column=body"]
-    for token in ("", "hf_wrong"):
+    for token in ("", Hub.STRANGER):
         message = refused(*asked, HF_TOKEN=token)
         assert "gated" in message
         assert "HF_TOKEN" in message
@@ -319,3 +432,32 @@ def test_without_a_hub_what_is_in_the_cache_is_used(checkpoint: Callable[[str], 
             assert part in ran.err
             assert ran.seconds < SOON_SECONDS
             assert not (tmp_path / "new.zarr").exists()
+
+
+def test_offline_is_the_cache_alone(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    """As HF_HUB_OFFLINE says; a store of the Hub's is continued, and the Hub is asked for nothing."""
+    store, sharded = tmp_path / "run.zarr", write_checkpoint(tmp_path / "sharded", "qwen3", sharded=True)
+    with Hub() as hub:
+        hub.add("model", MODEL, sharded)
+        with CaptureProcess(hub.environment(tmp_path / "home")) as process:
+            assert process.run("--model", MODEL, "--text", "pydoc", "--store", store, *FLAGS).status == 0
+        before = tree(store)
+        uncommit(store, 1)
+        hub.requests.clear()
+        with CaptureProcess(hub.environment(tmp_path / "home", HF_HUB_OFFLINE="1")) as process:
+            ran = process.run("--model", MODEL, "--text", "pydoc", "--store", store, *FLAGS)
+            assert (ran.status, ran.err) == (0, "")
+            assert tree(store) == before
+            missing = ["--store", tmp_path / "new.zarr", "--text", "pydoc", *FLAGS]
+            for model, wanted in (["tiny/other"], "it"), ([MODEL, "--revision", "next"], "revision next"):
+                ran = process.run("--model", *model, *missing)
+                assert ran.status == 2
+                assert f"{model[0]} is not fetched from the Hub, as HF_HUB_OFFLINE is set, and its cache" in ran.err
+                assert f"does not hold {wanted} whole" in ran.err
+            first = next((tmp_path / "home").rglob("snapshots/*/model-00001-of-00003.safetensors"))
+            first.unlink()
+            ran = process.run("--model", MODEL, *missing)
+            assert ran.status == 2
+            assert "its cache does not hold" in ran.err
+        assert hub.requests == []
+        assert not (tmp_path / "new.zarr").exists()
