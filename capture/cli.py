@@ -71,7 +71,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--engine",
         choices=ENGINES,
         default="auto",
-        help="resident: the model whole in memory; streamed: one layer at a time; auto: the first that fits (default)",
+        help="resident: the model whole in memory; streamed: one layer at a time; lockstep: the same for models whose "
+        "layers share more than hidden states; auto: the first that fits (default)",
     )
     parser.add_argument("--sites", metavar="S", help="of ln_attn,ln_mlp (default: all that the model has)")
     parser.add_argument("--seed", type=int, metavar="N", help="shuffle documents (default: the source's own order)")

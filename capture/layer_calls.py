@@ -44,7 +44,7 @@ class LayerCall:
         return result
 
 
-def record_calls(decoder: Any, layers: Sequence[nn.Module], token_id: torch.Tensor) -> list[LayerCall]:
+def record_calls(decoder: Callable[..., Any], layers: Sequence[nn.Module], token_id: torch.Tensor) -> list[LayerCall]:
     """One LayerCall per layer, as ``decoder`` makes them for ``token_id`` (batch, position); no layer computes.
 
     Whether the decoder takes tensors or tuples from its layers is found by trying both. Raises CaptureError where it
@@ -66,8 +66,7 @@ def record_calls(decoder: Any, layers: Sequence[nn.Module], token_id: torch.Tens
         if len(calls) == len(layers) and all(call.hidden is calls[0].hidden for call in calls):
             return calls
     raise CaptureError(
-        f"{type(decoder).__name__} does more between its layers than hand hidden states on, so they cannot run one at "
-        "a time; use --engine resident"
+        f"{type(decoder).__name__} does more between its layers than hand hidden states on; use --engine lockstep"
     )
 
 

@@ -50,6 +50,8 @@ class CapturePlan:
     encoding: Encoding
     batch_size: int
     arrays: tuple[ArraySpec, ...]
+    coupling: str | None = None
+    """Why the model's layers cannot run apart from it; None where they can."""
     engine: str = "resident"
     engine_reason: str = ""
 
@@ -112,14 +114,20 @@ class CapturePlan:
 def choose_engine(plan: CapturePlan, requested: str, available_bytes: int | None) -> CapturePlan:
     """``plan`` with its engine and the reason for it: what was ``requested``, or for ``auto`` the first that fits.
 
-    Engines differ in memory and speed, never in the numbers.
+    Engines differ in memory and speed, never in the numbers. Raises InputError for one that cannot run this model.
     """
+    if requested == "streamed" and plan.coupling is not None:
+        raise InputError(
+            f"--engine streamed: {plan.coupling}; use --engine lockstep, which needs as little for weights"
+        )
     if requested != "auto":
         return replace(plan, engine=requested, engine_reason="as asked")
     resident = replace(plan, engine="resident", engine_reason="the whole model fits in memory")
     if available_bytes is None or resident.memory_bytes <= available_bytes:
         return resident
     reason = f"the whole model needs {human_bytes(resident.memory_bytes)}, {human_bytes(available_bytes)} is available"
+    if plan.coupling is not None:
+        return replace(plan, engine="lockstep", engine_reason=f"{reason}, and {plan.coupling}")
     return replace(plan, engine="streamed", engine_reason=reason)
 
 
@@ -131,6 +139,7 @@ def make_plan(
     sequences: int,
     length: int,
     batch_size: int,
+    coupling: str | None = None,
 ) -> CapturePlan:
     """The plan of a capture; raises InputError where the settings contradict the model or each other."""
     for flag, value in (("--sequences", sequences), ("--length", length), ("--batch-size", batch_size)):
@@ -143,7 +152,8 @@ def make_plan(
         )
     dimensions = Dimensions(facts.layers, sequences, length, facts.hidden_size)
     stored = [site.name for site in sites if site.alias is None]
-    return CapturePlan(facts, tuple(sites), dimensions, encoding, batch_size, plan_arrays(dimensions, stored, encoding))
+    arrays = plan_arrays(dimensions, stored, encoding)
+    return CapturePlan(facts, tuple(sites), dimensions, encoding, batch_size, arrays, coupling)
 
 
 def batches(missing: Sequence[int], sequences: int, batch_size: int) -> list[range]:

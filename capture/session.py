@@ -23,8 +23,10 @@ from capture.corpus import (
     require_vocabulary,
     tokenizer_digest,
 )
+from capture.coupling import coupling_of
 from capture.destination import Destination
 from capture.device import available_memory_bytes, choose_device
+from capture.engines.lockstep import capture_lockstep
 from capture.engines.resident import capture_resident, load_model
 from capture.engines.streamed import capture_streamed
 from capture.layer_weights import LayerWeights
@@ -103,6 +105,7 @@ def run_capture(settings: CaptureSettings) -> int:
         sequences=settings.sequences,
         length=settings.length,
         batch_size=min(batch_size, settings.sequences) if batch_size > 0 else batch_size,
+        coupling=coupling_of(skeleton.model),
     )
     available = available_memory_bytes(device)
     plan = choose_engine(plan, settings.engine, available)
@@ -137,19 +140,21 @@ def run_capture(settings: CaptureSettings) -> int:
     if missing:
         _say(settings, _opening_line(store, plan, device, len(done)))
         # Before the store is made or replaced: a checkpoint that cannot be loaded leaves everything as it was.
-        weights: Any = LayerWeights(folder, skeleton, device) if plan.engine == "streamed" else None
+        weights: Any = LayerWeights(folder, skeleton, device) if plan.engine != "resident" else None
         model = load_model(folder, skeleton, device) if weights is None else None
         if existing is None:
             destination.clear()
             create_run(store, info, plan.arrays, {"token_id": corpus.token_id, "token_mask": corpus.token_mask})
         writer = RunWriter(store)
-        checkpoints = LayerCheckpoints.beside(writer)
+        checkpoints = LayerCheckpoints(writer)
         with (
             Progress(settings.sequences, len(done), quiet=settings.quiet) as progress,
             Sink(writer, plan, committed=progress.advance) as sink,
         ):
             if weights is None:
                 capture_resident(model, plan, corpus.token_id, missing, sink, skeleton.dtype, device)
+            elif plan.engine == "lockstep":
+                capture_lockstep(weights, plan, corpus.token_id, missing, sink, skeleton.dtype, device)
             else:
                 capture_streamed(weights, plan, corpus.token_id, missing, sink, checkpoints, skeleton.dtype, device)
         checkpoints.remove()

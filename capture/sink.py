@@ -181,13 +181,19 @@ class Sink:
     def finish_layer(self, layer: int, durable: Callable[[], None], size: int) -> Future[None]:
         """End one layer of the batch: its peaks and counts, then ``durable()``, then the commit of its cells.
 
-        ``durable`` makes what the next layer needs survive a crash; it runs in a writer thread and holds ``size``
-        bytes until then. The result is done when the commit is.
+        ``durable`` makes what the next layer needs survive a crash; it runs in a writer thread, when the layer's data
+        is on the disk, and holds ``size`` bytes until then. The result is done when the commit is.
         """
         return self._finish(range(layer, layer + 1), durable=durable, size=size)
 
+    def vouch(self, layers: range, sequences: Sequence[int]) -> None:
+        """Commit cells whose data an earlier run brought to the disk without coming to commit them."""
+        log = self._writer.committed()
+        if not log[layers.start : layers.stop, list(sequences)].all():
+            self._writer.commit(layers, sequences)
+
     def _finish(
-        self, layers: range, *, complete: int = 0, durable: Callable[[], None] = lambda: None, size: int = 0
+        self, layers: range, *, complete: int = 0, durable: Callable[[], None] | None = None, size: int = 0
     ) -> Future[None]:
         """Write what was observed in ``layers``; once all of the batch is written, commit them."""
         for spec in self._by_layer:
@@ -200,7 +206,9 @@ class Sink:
         def commit() -> None:
             for future in pending:
                 future.result()
-            durable()
+            if durable is not None:  # it vouches for the data of its layers, so that comes first
+                self._writer.flush()
+                durable()
             self._writer.commit(layers, wanted)
             if complete:
                 self._on_commit(complete)

@@ -244,19 +244,27 @@ class RunWriter(Run):
         """
         sequences = list(sequences)
         with self._commit_lock:
-            with self._lock:
-                files, self._unsynced = self._unsynced, set()
-            try:
-                sync(files)
-            except BaseException:
-                with self._lock:
-                    self._unsynced |= files
-                raise
+            self._flush()
             for sequence in sequences:
                 column = self.read("committed", (slice(None), sequence))
                 column[list(layers)] = 1
                 self.array("committed")[:, sequence] = column
             sync(file for s in sequences for file in self._chunk_files("committed", (slice(None), s)))
+
+    def flush(self) -> None:
+        """Return when everything written so far has reached the disk itself."""
+        with self._commit_lock:
+            self._flush()
+
+    def _flush(self) -> None:
+        with self._lock:
+            files, self._unsynced = self._unsynced, set()
+        try:
+            sync(files)
+        except BaseException:
+            with self._lock:
+                self._unsynced |= files
+            raise
 
     def _sweep(self) -> None:
         """Delete what killed writers left half-written, unless another writer has the store open.

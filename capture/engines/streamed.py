@@ -1,24 +1,21 @@
-"""The streamed engine: one layer's weights in memory at a time, all batches through it, then the next layer.
+"""The streamed engine: each layer runs apart from its model, with the arguments that the model gives it.
 
-The model lies on the meta device. Each layer is read once, run on all batches and released, while the next one is being
-read. Running hidden states are kept beside the store after every layer, so a crash costs one layer.
+One layer's weights are in memory at a time. Running hidden states are kept beside the store after every layer, so a
+crash costs one layer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy.typing as npt
 import torch
 
-from capture.layer_calls import LayerCall, carries_state, record_calls, run_with_last_hidden, share_equal_tensors
+from capture.engines.layer_major import run_layers
+from capture.layer_calls import LayerCall, record_calls, run_with_last_hidden, share_equal_tensors
 from capture.layer_weights import LayerWeights
-from capture.loss import decoder_of, token_nll
-from capture.observation import observe
+from capture.loss import decoder_of
 from capture.plan import CapturePlan, batches
 from capture.resume import LayerCheckpoints
 from capture.sink import Sink
@@ -26,16 +23,44 @@ from capture.sink import Sink
 __all__ = ["capture_streamed"]
 
 
-@dataclass
-class _Batch:
-    """One batch on its way: ``hidden`` is what layer ``done`` is given, ``peaks`` those of the layers before it."""
+class StreamedBatch:
+    """A batch whose layers are called one by one: between two of them it is its hidden states and its peaks."""
 
-    sequences: range
-    token_id: torch.Tensor
-    calls: list[LayerCall]
-    hidden: torch.Tensor
-    done: int = 0
-    peaks: dict[str, torch.Tensor] = field(default_factory=dict)
+    def __init__(self, weights: LayerWeights, sequences: range, wanted: Sequence[int], token_id: torch.Tensor) -> None:
+        """Record what the model gives to each layer for ``token_id`` (batch, position); no layer computes."""
+        self.sequences, self.wanted, self.token_id = sequences, wanted, token_id
+        self.done, self.peaks = 0, dict[str, torch.Tensor]()
+        self._layers, self._decoder = list(weights.layers), decoder_of(weights.model)
+        self._calls = record_calls(self._decoder, self._layers, token_id)
+        self._hidden = self._calls[0].hidden
+        self._checkpoints: LayerCheckpoints | None = None
+
+    def share_arguments(self, other: StreamedBatch) -> None:
+        """Hold ``other``'s masks and rotary embeddings where they are equal."""
+        for theirs, mine in zip(other._calls, self._calls, strict=True):
+            share_equal_tensors(theirs, mine)
+
+    def resume(self, checkpoints: LayerCheckpoints, sink: Sink) -> None:
+        """Go on where ``checkpoints`` have this batch, and be kept there from now on."""
+        self._checkpoints = checkpoints
+        self.done, self._hidden, self.peaks = checkpoints.load(self.sequences, self.wanted, self._hidden, sink.sites)
+        sink.vouch(range(self.done), self.wanted)
+
+    def advance(self) -> None:
+        """Run layer ``done``."""
+        self._hidden = self._calls[self.done].run(self._layers[self.done], self._hidden)
+        self.done += 1
+
+    def output(self) -> Any:
+        """The decoder's own end, after the last layer: its final norm and what follows."""
+        ended = LayerCall((self._hidden,), {}, self._calls[-1].returns_tuple)
+        return run_with_last_hidden(self._decoder, self._layers, self.token_id, ended)
+
+    def keep(self) -> tuple[Callable[[], None], int]:
+        """Hidden states and position peaks, to a file."""
+        if self._checkpoints is None:
+            return (lambda: None), 0
+        return self._checkpoints.saver(self.sequences, self.wanted, self.done, self._hidden, self.peaks)
 
 
 def capture_streamed(
@@ -53,72 +78,16 @@ def capture_streamed(
     Raises CaptureError where a site does not fire exactly once, or where the model does more between its layers than
     hand hidden states on.
     """
-    model = weights.model.eval()
-    decoder, layers = decoder_of(model), weights.layers
+    weights.model.eval()
     weights.load_outside()
+    work: list[StreamedBatch] = []
     with torch.inference_mode():
-        work = [
-            _start(decoder, weights, token_id, sequences, device)
-            for sequences in batches(missing, plan.dimensions.sequences, plan.batch_size)
-        ]
-    for batch in work[1:]:
-        for first, other in zip(work[0].calls, batch.calls, strict=True):
-            share_equal_tensors(first, other)
-    if carries_state(work[0].calls):  # what earlier layers left cannot be kept: start from the first layer
-        checkpoints = LayerCheckpoints(None)
-    for batch in work:
-        batch.done, batch.hidden, batch.peaks = checkpoints.load(batch.sequences, batch.hidden, sink.sites)
-
-    last = len(layers) - 1
-    order = range(min(batch.done for batch in work), last + 1)
-    with (
-        _read_ahead(weights, order) as wait_for,
-        torch.inference_mode(),
-        observe(model, plan, dtype, sink) as observation,
-    ):
-        committing: list[Future[None]] = []
-        for index in order:
-            wait_for(index)
-            before, committing = committing, []
-            for batch in work:
-                if batch.done > index:
-                    continue
-                call = batch.calls[index]
-                sink.begin(batch.sequences, missing, batch.peaks)
-                observation.expect(len(batch.sequences), (index,))
-                batch.hidden = call.run(layers[index], batch.hidden)
-                observation.check()
-                batch.peaks, batch.done = sink.position_peaks, index + 1
-                if index < last:
-                    saver = checkpoints.saver(batch.sequences, batch.done, batch.hidden, batch.peaks)
-                    committing.append(sink.finish_layer(index, *saver))
-                    continue
-                ended = LayerCall((batch.hidden,), {}, call.returns_tuple)
-                output = run_with_last_hidden(decoder, list(layers), batch.token_id, ended)
-                sink.finish(token_nll(model, batch.token_id, output, plan.loss_block_positions))
-            weights.release_layer(index)
-            for commit in before:  # never more than one layer ahead of what would survive a crash
-                commit.result()
-
-
-def _start(
-    decoder: object, weights: LayerWeights, token_id: npt.NDArray[Any], sequences: range, device: torch.device
-) -> _Batch:
-    ids = torch.from_numpy(token_id[sequences.start : sequences.stop]).to(device).long()
-    calls = record_calls(decoder, list(weights.layers), ids)
-    return _Batch(sequences, ids, calls, calls[0].hidden)
-
-
-@contextmanager
-def _read_ahead(weights: LayerWeights, order: range) -> Iterator[Callable[[int], None]]:
-    """Gives ``wait_for(index)``: returns when that layer is loaded, and has the next one read in the background."""
-    with ThreadPoolExecutor(1, thread_name_prefix="reader") as pool:
-        reading: Future[None] = pool.submit(weights.load_layer, order.start)
-
-        def wait_for(index: int) -> None:
-            nonlocal reading
-            reading.result()
-            if index + 1 < order.stop:
-                reading = pool.submit(weights.load_layer, index + 1)
-
-        yield wait_for
+        for sequences in batches(missing, plan.dimensions.sequences, plan.batch_size):
+            ids = torch.from_numpy(token_id[sequences.start : sequences.stop]).to(device).long()
+            wanted = [sequence for sequence in sequences if sequence in set(missing)]
+            batch = StreamedBatch(weights, sequences, wanted, ids)
+            if work:
+                batch.share_arguments(work[0])
+            batch.resume(checkpoints, sink)
+            work.append(batch)
+        run_layers(weights, plan, work, sink, dtype)

@@ -41,8 +41,10 @@ def plan_of(
     sequences: int = 3,
     length: int = 16,
     batch_size: int = 1,
+    coupling: str | None = None,
 ) -> CapturePlan:
-    return make_plan(facts, sites, ENCODINGS[bits], sequences=sequences, length=length, batch_size=batch_size)
+    sizes = {"sequences": sequences, "length": length, "batch_size": batch_size}
+    return make_plan(facts, sites, ENCODINGS[bits], **sizes, coupling=coupling)
 
 
 @st.composite
@@ -201,6 +203,22 @@ def test_auto_takes_the_first_engine_that_fits_and_says_why() -> None:
     assert choose_engine(plan, "auto", None).engine == "resident"
     asked = choose_engine(plan, "streamed", None)
     assert (asked.engine, asked.engine_reason) == ("streamed", "as asked")
+
+
+def test_layers_that_are_tied_together_are_never_streamed() -> None:
+    facts = replace(FACTS, parameter_bytes=60 * 10**9, largest_layer_bytes=10**9, outside_layers_bytes=2 * 10**9)
+    plan = plan_of(facts, coupling="its layers hold hands")
+    assert choose_engine(plan, "auto", plan.memory_bytes).engine == "resident"
+    lockstep = choose_engine(plan, "auto", plan.memory_bytes - 1)
+    assert lockstep.engine == "lockstep"
+    assert lockstep.engine_reason == (
+        f"the whole model needs {human_bytes(plan.memory_bytes)}, {human_bytes(plan.memory_bytes - 1)} is available, "
+        "and its layers hold hands"
+    )
+    assert lockstep.weights_bytes == 5 * 10**9
+    assert choose_engine(plan, "lockstep", None).engine == "lockstep"
+    with pytest.raises(InputError, match="--engine streamed: its layers hold hands; use --engine lockstep"):
+        choose_engine(plan, "streamed", None)
 
 
 def test_streaming_never_needs_more_weights_than_there_are() -> None:

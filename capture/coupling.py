@@ -1,0 +1,46 @@
+"""What ties the layers of a model together beyond the hidden states that go from one to the next.
+
+Found without weights: the decoder runs an identity pass on stand-ins that take no memory, in which no layer computes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from capture.layer_calls import carries_state, record_calls
+from capture.loss import decoder_of
+from capture.sites import decoder_layers
+from schemas.errors import CaptureError
+
+__all__ = ["coupling_of"]
+
+POSITIONS = 16
+"""What a decoder does between its layers does not depend on how many tokens it is given."""
+
+
+def coupling_of(model: Any) -> str | None:
+    """Why the layers of ``model``, on the meta device, cannot run apart from it, in words; None where they can.
+
+    Anything that goes wrong in the pass counts as a reason: a real forward, which needs no such pass, is then safe.
+    """
+    try:
+        decoder = decoder_of(model)
+    except CaptureError as error:
+        return str(error)
+    held = [*decoder.named_parameters(), *decoder.named_buffers()]
+    stand_ins = {name: torch.zeros((), dtype=tensor.dtype).expand(tensor.shape) for name, tensor in held}
+
+    def run(**arguments: Any) -> Any:
+        return torch.func.functional_call(decoder, stand_ins, (), arguments)
+
+    try:
+        with torch.inference_mode():
+            calls = record_calls(run, list(decoder_layers(model)[1]), torch.zeros((1, POSITIONS), dtype=torch.long))
+    except CaptureError:
+        return f"{type(decoder).__name__} does more between its layers than hand hidden states on"
+    shared = carries_state(calls)
+    if shared is not None:
+        return f"layers of {type(decoder).__name__} leave something in {shared} for later ones"
+    return None

@@ -1,0 +1,97 @@
+"""The loop of the engines that hold one layer's weights at a time: all batches through it, then the next layer.
+
+Engines differ in how they take a batch through a layer, which is a ``Passage``'s business. Weights are read, released
+and read ahead here; cells are committed here, and what is needed to go on after a crash is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import torch
+
+from capture.layer_weights import LayerWeights
+from capture.loss import token_nll
+from capture.observation import observe
+from capture.plan import CapturePlan
+from capture.sink import Sink
+
+__all__ = ["Passage", "run_layers"]
+
+
+class Passage(Protocol):
+    """One batch on its way through the layers."""
+
+    sequences: range
+    wanted: Sequence[int]
+    """Those of its sequences that are written."""
+    token_id: torch.Tensor
+    """(batch, position), where the model runs."""
+    done: int
+    """Layers that it has been through."""
+    peaks: dict[str, torch.Tensor]
+    """Position peaks of those layers, by site."""
+
+    def advance(self) -> None:
+        """Go through layer ``done``, whose weights are loaded, and whatever the model does after it."""
+
+    def output(self) -> Any:
+        """What the decoder returns, after the last layer."""
+
+    def keep(self) -> tuple[Callable[[], None], int]:
+        """A call that makes durable what the next layer needs, and the bytes that it holds until then."""
+
+
+def run_layers(
+    weights: LayerWeights, plan: CapturePlan, passages: Sequence[Passage], sink: Sink, dtype: torch.dtype
+) -> None:
+    """Take ``passages`` through the layers of ``weights`` that they have not been through, their sites into ``sink``.
+
+    Memory holds two layers: the one that computes and the next, which is read only after the one before was released.
+    Nothing runs more than one layer ahead of what would survive a crash. Runs in the caller's inference mode. Raises
+    CaptureError where a site does not fire exactly once.
+    """
+    last = plan.dimensions.layers - 1
+    order = range(min(passage.done for passage in passages), last + 1)
+    with _read_ahead(weights, order) as wait_for, observe(weights.model, plan, dtype, sink) as observation:
+        committing: list[Future[None]] = []
+        for index in order:
+            wait_for(index)
+            before, committing = committing, []
+            for passage in passages:
+                if passage.done > index:
+                    continue
+                sink.begin(passage.sequences, passage.wanted, passage.peaks)
+                observation.expect(len(passage.sequences), (index,))
+                passage.advance()
+                observation.check()
+                passage.peaks = sink.position_peaks
+                if index < last:
+                    committing.append(sink.finish_layer(index, *passage.keep()))
+                    continue
+                loss = token_nll(weights.model, passage.token_id, passage.output(), plan.loss_block_positions)
+                sink.finish(loss)
+            weights.release_layer(index)
+            for commit in before:
+                commit.result()
+
+
+@contextmanager
+def _read_ahead(weights: LayerWeights, order: range) -> Iterator[Callable[[int], None]]:
+    """Gives ``wait_for(index)``: returns when that layer is loaded, and has the next one read in the background.
+
+    The layer before ``index`` must have been released: two are in memory, never three.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="reader") as pool:
+        reading: Future[None] = pool.submit(weights.load_layer, order.start)
+
+        def wait_for(index: int) -> None:
+            nonlocal reading
+            reading.result()
+            if index + 1 < order.stop:
+                reading = pool.submit(weights.load_layer, index + 1)
+
+        yield wait_for
