@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from capture.host_buffers import HostBuffers
 from capture.plan import QUEUE_BYTES, CapturePlan
 from schemas.errors import CaptureError, OutlierFeaturesError
 from schemas.layout import ArraySpec, layer_peak_name, nonfinite_name, position_peak_name
@@ -105,6 +106,7 @@ class Sink:
         self._gathered: dict[str, dict[int, torch.Tensor]] = {}
         self.position_peaks: dict[str, torch.Tensor] = {}
         self._scratch: torch.Tensor | None = None
+        self._buffers = HostBuffers()
 
     def __enter__(self) -> Sink:
         """The sink itself."""
@@ -155,8 +157,8 @@ class Sink:
         else:
             self.position_peaks[site] = magnitude.clone()
         # A copy: the model may go on to change the tensor in place while it waits to be written.
-        host = bits.clone() if bits.device.type == "cpu" else bits.cpu()
-        self._put(self._write_slices(site, layer, self._stored(host)), host.nbytes)
+        host = self._buffers.copy(bits)
+        self._put(self._write_slices(site, layer, host), host.nbytes)
 
     def observe(self, name: str, layer: int, values: torch.Tensor) -> None:
         """What the batch's sequences have in one layer of the array ``name``, whose dims begin with layer, sequence.
@@ -229,12 +231,14 @@ class Sink:
     def _write(self, name: str, index: tuple[int | slice, ...], values: npt.NDArray[Any]) -> None:
         self._put(lambda: self._writer.write(name, index, values), values.nbytes)
 
-    def _write_slices(self, site: str, layer: int, values: npt.NDArray[Any]) -> Callable[[], None]:
+    def _write_slices(self, site: str, layer: int, host: torch.Tensor) -> Callable[[], None]:
         wanted, start = self._wanted, self._batch.start
 
         def write() -> None:
+            values = self._stored(host)
             for sequence in wanted:
                 self._writer.write(site, (layer, sequence), values[sequence - start])
+            self._buffers.give_back(host)
 
         return write
 

@@ -23,6 +23,7 @@ import numpy.typing as npt
 import zarr
 
 from schemas.bits import Encoding, encoding_named
+from schemas.chunk_files import ChunkFiles, chunk_file
 from schemas.durable import sync
 from schemas.errors import CorruptChunkError, MissingDependencyError, StoreError
 from schemas.event_loop import absent_chunks, finish_reads
@@ -145,7 +146,7 @@ class Run:
                 raise self._damaged(name, coordinates, "the file is missing")
 
     def _chunk_file(self, array: zarr.Array[Any], name: str, coordinates: tuple[int, ...]) -> Path:
-        return Path(self.path, name, array.metadata.encode_chunk_key(coordinates))
+        return chunk_file(os.path.join(self.path, name), array, coordinates)
 
     def _damaged(self, name: str, coordinates: tuple[int, ...], cause: str) -> CorruptChunkError:
         """The error for one chunk: its file, where in the array it lies, and what to do."""
@@ -203,6 +204,7 @@ class RunWriter(Run):
         self._lock = threading.Lock()
         self._commit_lock = threading.Lock()
         self._partial_writes: dict[str, threading.Lock] = {}
+        self._files: dict[str, ChunkFiles | None] = {}
         self._sweep()
 
     def array(self, name: str) -> zarr.Array[Any]:
@@ -225,12 +227,23 @@ class RunWriter(Run):
             raise ValueError(f"{name}{list(index)} takes an array of shape {expected}, not {values.shape}")
         if "bits" in array.attrs and values.dtype != array.dtype:
             raise ValueError(f"{name} takes bit patterns in {array.dtype}, not {values.dtype}")
+        if name not in self._files:
+            self._files[name] = ChunkFiles.of(os.path.join(self.path, name), array)
+        files = self._files[name]
+        if files is not None and covers_chunks(array, index):
+            written = set(files.write(index, values))
+        else:
+            self._write_through_zarr(name, index, values)
+            written = set(self._chunk_files(name, index))
+        with self._lock:
+            self._unsynced |= written
+
+    def _write_through_zarr(self, name: str, index: Index, values: npt.NDArray[Any]) -> None:
+        array = self.array(name)
         with self._lock:
             turn = self._partial_writes.setdefault(name, threading.Lock())
         with contextlib.nullcontext() if covers_chunks(array, index) else turn:
             array[index] = values
-        with self._lock:
-            self._unsynced.update(self._chunk_files(name, index))
 
     def _chunk_files(self, name: str, index: Index) -> Iterator[Path]:
         array = self.array(name)
