@@ -27,19 +27,13 @@ def coupling_of(model: Any) -> str | None:
     """
     try:
         decoder = decoder_of(model)
+        held = [*decoder.named_parameters(), *decoder.named_buffers()]
+        stand_ins = {name: torch.zeros((), dtype=tensor.dtype).expand(tensor.shape) for name, tensor in held}
+        token_id = torch.zeros((1, POSITIONS), dtype=torch.long)
+        with torch.inference_mode():
+            calls = record_calls(decoder, list(decoder_layers(model)[1]), token_id, stand_ins)
     except CaptureError as error:
         return str(error)
-    held = [*decoder.named_parameters(), *decoder.named_buffers()]
-    stand_ins = {name: torch.zeros((), dtype=tensor.dtype).expand(tensor.shape) for name, tensor in held}
-
-    def run(**arguments: Any) -> Any:
-        return torch.func.functional_call(decoder, stand_ins, (), arguments)
-
-    try:
-        with torch.inference_mode():
-            calls = record_calls(run, list(decoder_layers(model)[1]), torch.zeros((1, POSITIONS), dtype=torch.long))
-    except CaptureError:
-        return f"{type(decoder).__name__} does more between its layers than hand hidden states on"
     shared = carries_state(calls)
     if shared is not None:
         return f"layers of {type(decoder).__name__} leave something in {shared} for later ones"

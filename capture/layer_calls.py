@@ -6,9 +6,10 @@ layer type (masks and rotary embeddings of sliding and full attention), so one l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -44,12 +45,19 @@ class LayerCall:
         return result
 
 
-def record_calls(decoder: Callable[..., Any], layers: Sequence[nn.Module], token_id: torch.Tensor) -> list[LayerCall]:
+def record_calls(
+    decoder: nn.Module,
+    layers: Sequence[nn.Module],
+    token_id: torch.Tensor,
+    stand_ins: Mapping[str, torch.Tensor] = MappingProxyType({}),
+) -> list[LayerCall]:
     """One LayerCall per layer, as ``decoder`` makes them for ``token_id`` (batch, position); no layer computes.
 
-    Whether the decoder takes tensors or tuples from its layers is found by trying both. Raises CaptureError where it
-    does more between two layers than hand the hidden states on: then the layers cannot run apart.
+    ``stand_ins`` take the places of the decoder's own parameters and buffers meanwhile. Whether the decoder takes
+    tensors or tuples from its layers is found by trying both. Raises CaptureError where it does more between two layers
+    than hand the hidden states on: then the layers cannot run apart.
     """
+    failures = 0
     for returns_tuple in (False, True):
         calls: list[LayerCall] = []
 
@@ -60,14 +68,14 @@ def record_calls(decoder: Callable[..., Any], layers: Sequence[nn.Module], token
 
         try:
             with _stubbed(layers, [stub] * len(layers)):
-                decoder(input_ids=token_id, use_cache=False)
+                torch.func.functional_call(decoder, dict(stand_ins), (), {"input_ids": token_id, "use_cache": False})
         except (IndexError, TypeError, ValueError, RuntimeError, AttributeError):
-            continue  # a tensor where the decoder unpacks a tuple
+            failures += len(calls) == 1  # a tensor where the decoder unpacks a tuple, or too short a tuple
+            continue
         if len(calls) == len(layers) and all(call.hidden is calls[0].hidden for call in calls):
             return calls
-    raise CaptureError(
-        f"{type(decoder).__name__} does more between its layers than hand hidden states on; use --engine lockstep"
-    )
+    does = "takes more from its layers than" if failures == 2 else "does more between its layers than hand on"
+    raise CaptureError(f"{type(decoder).__name__} {does} hidden states")
 
 
 def run_with_last_hidden(decoder: Any, layers: Sequence[nn.Module], token_id: torch.Tensor, last: LayerCall) -> Any:

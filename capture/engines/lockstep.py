@@ -108,9 +108,15 @@ def capture_lockstep(
     with torch.inference_mode(), ExitStack() as stack:
         stack.enter_context(parking(list(weights.layers)))
         work: list[ParkedForward] = []
+        versions = [parameter._version for parameter in weights.layers.parameters()]  # counts changes in place
         for sequences in batches(missing, plan.dimensions.sequences, plan.batch_size):
             ids = torch.from_numpy(token_id[sequences.start : sequences.stop]).to(device).long()
             wanted = [sequence for sequence in sequences if sequence in set(missing)]
             work.append(ParkedForward(decoder, sequences, wanted, ids))
             stack.callback(work[-1].close)
+            if [parameter._version for parameter in weights.layers.parameters()] != versions:
+                raise CaptureError(
+                    f"{type(decoder).__name__} changes the weights of its layers before they run, which are not there "
+                    "yet; use --engine resident"
+                )
         run_layers(weights, plan, work, sink, dtype)

@@ -14,7 +14,11 @@ from tests.capture.captures import POSITIONS, SEQUENCES, capture
 from tests.checkpoints import ARCHITECTURES, write_checkpoint
 
 BATCH_SIZE = 2
-COUPLED = {"gemma3n": "layers of Gemma3nTextModel leave something in shared_kv_states for later ones"}
+COUPLED = {
+    "gemma3n": "layers of Gemma3nTextModel leave something in shared_kv_states for later ones",
+    "gemma4": "Gemma4TextModel does more between its layers than hand on hidden states",
+    "glm_moe_dsa": "GlmMoeDsaModel takes more from its layers than hidden states",
+}
 
 
 @pytest.fixture(scope="module")

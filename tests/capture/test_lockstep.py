@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 import torch
 from greenlet import greenlet
+from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.models.gemma3n.modeling_gemma3n import Gemma3nTextMLP
 
 from capture import cli
 from capture.layer_weights import LayerWeights
 from schemas.run import Run
 from tests.capture.captures import POSITIONS, SEQUENCES, capture
+from tests.checkpoints import VOCABULARY_SIZE, write_tokenizer
 
 FLAGS = ("--engine", "lockstep", "--sequences", SEQUENCES, "--length", POSITIONS)
 
@@ -81,6 +83,19 @@ def test_ctrl_c_in_a_parked_forward_ends_as_everywhere(
     resumed, whole = Run(tmp_path / "run.zarr"), captured("gemma3n")
     for name in whole.group.array_keys():
         assert resumed.read(name).tobytes() == whole.read(name).tobytes(), name
+
+
+def test_a_model_that_changes_weights_before_they_are_read_is_refused(
+    text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """RWKV divides the weights of later layers by powers of two when its first forward begins."""
+    sizes = {"vocab_size": VOCABULARY_SIZE, "hidden_size": 32, "num_hidden_layers": 7, "attention_hidden_size": 32}
+    config = AutoConfig.for_model("rwkv", **sizes, intermediate_size=48, context_length=64)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "rwkv")
+    write_tokenizer(tmp_path / "rwkv", VOCABULARY_SIZE)
+    assert capture(tmp_path / "rwkv", tmp_path / "run.zarr", text, *FLAGS) == 1
+    assert "RwkvModel changes the weights of its layers before they run" in capsys.readouterr().err
+    assert not Run(tmp_path / "run.zarr").committed().any()
 
 
 def test_one_layer_in_memory_and_the_next(

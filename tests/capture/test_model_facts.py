@@ -31,11 +31,10 @@ MIXTURES = {
     "mixtral": (4, 0, 2),
     "qwen3_next": (4, 1, 2),
     "glm4_moe": (4, 1, 2),
+    "glm_moe_dsa": (4, 1, 2),
 }
 
-PACKED_OR_UNUSED = (
-    r"e_score_correction_bias$|_(scales|blocks)$|^mtp\.|layers\.46\.|\.(attn|attention)\.(masked_)?bias$|inv_freq$"
-)
+PACKED_OR_UNUSED = r"e_score_correction_bias$|_(scales|blocks)$|^mtp\.|layers\.46\.|\.(attn|attention)\.(masked_)?bias$|inv_freq$|layer_scalar$"
 """Tensors of a checkpoint that are no parameters of the model's class, or not in their own shape."""
 
 

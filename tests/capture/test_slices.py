@@ -103,7 +103,7 @@ def test_a_sliding_window_is_in_effect(
 
 
 def test_several_architectures_have_sliding_windows() -> None:
-    assert set(SLIDING) == {"gpt_oss", "gpt_oss_bf16", "gemma3", "gemma3n", "olmo3", "cohere2"}
+    assert set(SLIDING) == {"gpt_oss", "gpt_oss_bf16", "gemma3", "gemma3n", "gemma4", "olmo3", "cohere2"}
 
 
 @pytest.mark.parametrize("name", ["opt", "gpt2", "mamba"])

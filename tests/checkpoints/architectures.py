@@ -163,6 +163,29 @@ ARCHITECTURES: dict[str, Architecture] = {
         experts=_PER_EXPERT,
         extra_keys="glm4_moe_mtp",
     ),
+    "glm_moe_dsa": Architecture(
+        "glm_moe_dsa",
+        _DENSE_HEADS
+        | {
+            "num_key_value_heads": 4,
+            "moe_intermediate_size": 16,
+            "n_routed_experts": 4,
+            "n_shared_experts": 1,
+            "num_experts_per_tok": 2,
+            "first_k_dense_replace": 1,
+            "kv_lora_rank": 16,
+            "q_lora_rank": 16,
+            "qk_rope_head_dim": 8,
+            "qk_nope_head_dim": 8,
+            "v_head_dim": 8,
+            # Each token attends to 8 others, which every second layer takes from the one before it.
+            "index_topk": 8,
+            "index_head_dim": 16,
+            "index_n_heads": 2,
+            "indexer_types": ["full", "shared"] * (LAYERS // 2),
+        },
+        experts=_PER_EXPERT,
+    ),
     # dense, norms before the blocks
     "qwen3": Architecture("qwen3", _DENSE_HEADS),
     "llama": Architecture("llama", _DENSE),
@@ -207,6 +230,19 @@ ARCHITECTURES: dict[str, Architecture] = {
             "hidden_size_per_layer_input": 8,
             "num_kv_shared_layers": 2,
             "laurel_rank": 4,
+        },
+        norm_mlp="pre_feedforward_layernorm",
+    ),
+    "gemma4": Architecture(
+        "gemma4_text",
+        _DENSE_HEADS
+        | _SLIDING
+        | _ALTERNATING
+        | {
+            "global_head_dim": 16,
+            "vocab_size_per_layer_input": VOCABULARY_SIZE,
+            "hidden_size_per_layer_input": 8,
+            "num_kv_shared_layers": 2,
         },
         norm_mlp="pre_feedforward_layernorm",
     ),

@@ -46,7 +46,7 @@ _DRAWS: tuple[tuple[str, Draw], ...] = (
     (r"project_in\.weight$", _normal(0.25)),
     (r"A_log$", _uniform(0.0, 2.5)),
     (r"(dt_bias|dt_proj\.bias)$", _uniform(-4.0, -1.0)),
-    (r"(\.D|correct_output_scale)$", _GAIN),
+    (r"(\.D|correct_output_scale|layer_scalar)$", _GAIN),
     (r"sinks$", _normal(0.5)),
     (r"bias$", _uniform(-0.03, 0.03)),
     (r"conv1d\.weight$", _normal(0.4)),
