@@ -77,6 +77,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--sites", metavar="S", help="of ln_attn,ln_mlp (default: all that the model has)")
     parser.add_argument("--seed", type=int, metavar="N", help="shuffle documents (default: the source's own order)")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing store")
+    parser.add_argument(
+        "--evict",
+        action="store_true",
+        help="of a Hub id larger than the disk: fetch shards just ahead of their layer, remove them after it",
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop; exit 1 where it cannot fit")
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress, only the result")
 
@@ -121,6 +126,7 @@ def _run(options: argparse.Namespace, arguments: Sequence[str]) -> int:
             sites=None if options.sites is None else tuple(name.strip() for name in options.sites.split(",")),
             seed=options.seed,
             overwrite=options.overwrite,
+            evict=options.evict,
             dry_run=options.dry_run,
             quiet=options.quiet,
         )

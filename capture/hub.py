@@ -71,6 +71,8 @@ def hub_error(error: Exception, identity: str, kind: Kind, revision: str | None 
     """What to tell a user about ``error`` from huggingface_hub. What to do without a network is the caller's to say."""
     from huggingface_hub import errors
 
+    if isinstance(error, errors.LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
+        error = error.__cause__  # that a file is not in the cache either says less than why it was asked for
     if isinstance(error, errors.GatedRepoError):
         return InputError(
             f"{identity} is gated: accept its terms on the Hub, then set HF_TOKEN to a token of that account"

@@ -49,7 +49,7 @@ class LayerWeights:
     After construction nothing is loaded. ``path`` and ``layers`` are the model's list of decoder layers.
     """
 
-    def __init__(self, folder: Path, skeleton: Skeleton, device: torch.device) -> None:
+    def __init__(self, folder: Path, skeleton: Skeleton, device: torch.device, shards: Shards | None = None) -> None:
         """Find where each tensor of the checkpoint belongs; raises InputError for an unreadable file."""
         from transformers.conversion_mapping import get_model_conversion_mapping
 
@@ -60,7 +60,7 @@ class LayerWeights:
         self._quantizer = _dequantizer(skeleton)
         self._mapping = get_model_conversion_mapping(self.model, None, self._quantizer)
         self.path, self.layers = decoder_layers(self.model)
-        self.shards = Shards.in_folder(folder)
+        self.shards = Shards.in_folder(folder) if shards is None else shards
         self._folder = folder
         self._tensors = self._by_layer({name: _OnDisk(self.shards, name) for name in self.shards.tensors})
 
@@ -127,6 +127,8 @@ class LayerWeights:
                     device_map={"": self._device},
                 ),
             )
+        except CaptureError:  # a shard that could not be fetched is no fault of the checkpoint
+            raise
         except (OSError, RuntimeError, ValueError) as error:
             raise InputError(f"{self._folder}: {where} cannot be loaded: {str(error).strip()[:300]}") from error
         wrong = [*map(str, report.mismatched_keys), *map(str, report.conversion_errors)]

@@ -111,11 +111,16 @@ class CapturePlan:
         return self.weights_bytes + self.working_bytes + self.waiting_bytes
 
 
-def choose_engine(plan: CapturePlan, requested: str, available_bytes: int | None) -> CapturePlan:
+def choose_engine(
+    plan: CapturePlan, requested: str, available_bytes: int | None, *, evict: bool = False
+) -> CapturePlan:
     """``plan`` with its engine and the reason for it: what was ``requested``, or for ``auto`` the first that fits.
 
-    Engines differ in memory and speed, never in the numbers. Raises InputError for one that cannot run this model.
+    Engines differ in memory and speed, never in the numbers. Raises InputError for one that cannot run this model, or
+    that needs its checkpoint whole where shards only pass by (``evict``).
     """
+    if evict and requested == "resident":
+        raise InputError("--engine resident: --evict goes with those that read one layer at a time; use --engine auto")
     if requested == "streamed" and plan.coupling is not None:
         raise InputError(
             f"--engine streamed: {plan.coupling}; use --engine lockstep, which needs as little for weights"
@@ -123,9 +128,13 @@ def choose_engine(plan: CapturePlan, requested: str, available_bytes: int | None
     if requested != "auto":
         return replace(plan, engine=requested, engine_reason="as asked")
     resident = replace(plan, engine="resident", engine_reason="the whole model fits in memory")
-    if available_bytes is None or resident.memory_bytes <= available_bytes:
+    if evict:
+        reason = "--evict keeps few shards at a time"
+    elif available_bytes is None or resident.memory_bytes <= available_bytes:
         return resident
-    reason = f"the whole model needs {human_bytes(resident.memory_bytes)}, {human_bytes(available_bytes)} is available"
+    else:
+        need, have = human_bytes(resident.memory_bytes), human_bytes(available_bytes)
+        reason = f"the whole model needs {need}, {have} is available"
     if plan.coupling is not None:
         return replace(plan, engine="lockstep", engine_reason=f"{reason}, and {plan.coupling}")
     return replace(plan, engine="streamed", engine_reason=reason)
@@ -192,9 +201,16 @@ def human_count(count: int) -> str:
 
 
 def describe_plan(
-    plan: CapturePlan, *, model: str, store: str, device: str, available_bytes: int | None, disk_free_bytes: int
+    plan: CapturePlan,
+    *,
+    model: str,
+    store: str,
+    device: str,
+    available_bytes: int | None,
+    disk_free_bytes: int,
+    download: str | None = None,
 ) -> str:
-    """The plan as lines of text, for ``--dry-run``."""
+    """The plan as lines of text, for ``--dry-run``; ``download`` says what is still to come from the Hub."""
     facts, d = plan.facts, plan.dimensions
     sites = ", ".join(f"{s.name} (same tensor as {s.alias})" if s.alias else s.name for s in plan.sites)
     experts = ""
@@ -215,6 +231,7 @@ def describe_plan(
         ("store", f"{store}: {human_bytes(plan.raw_bytes)} raw, about {human_bytes(plan.expected_bytes)} compressed, "
                   f"{sum(array.chunk_count for array in plan.arrays):,} chunks"),
         ("disk", f"{human_bytes(disk_free_bytes)} free"),
+        *([("download", download)] if download else []),
         ("memory", f"about {human_bytes(plan.memory_bytes)} on {device} ({available} available): "
                    f"weights {human_bytes(plan.weights_bytes)}, work {work}"),
     ]  # fmt: skip

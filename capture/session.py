@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import sys
 import time
@@ -26,11 +27,13 @@ from capture.corpus import (
 from capture.coupling import coupling_of
 from capture.destination import Destination
 from capture.device import available_memory_bytes, choose_device
+from capture.download import find_download
 from capture.engines.lockstep import capture_lockstep
 from capture.engines.resident import capture_resident, load_model
 from capture.engines.streamed import capture_streamed
 from capture.layer_weights import LayerWeights
 from capture.model_facts import build_skeleton
+from capture.passing_shards import EvictingWeights, remove_shards
 from capture.plan import CapturePlan, choose_engine, describe_plan, make_plan, shortfalls, windows_in_words
 from capture.presets import PRESETS
 from capture.progress import Progress
@@ -43,7 +46,7 @@ from capture.summary import summarise
 from capture.text import TextSource, parse_text, pinned
 from schemas.bits import encoding_named
 from schemas.create import create_run
-from schemas.errors import CapacityError, SignatureError
+from schemas.errors import CapacityError, InputError, SignatureError
 from schemas.provenance import CorpusInfo, RunInfo, differences
 from schemas.run import Run, RunWriter
 
@@ -70,6 +73,7 @@ class CaptureSettings:
     sites: tuple[str, ...] | None = None
     seed: int | None = None
     overwrite: bool = False
+    evict: bool = False
     dry_run: bool = False
     quiet: bool = False
 
@@ -90,6 +94,8 @@ def run_capture(settings: CaptureSettings) -> int:
 
     held = existing.info.model if existing else None
     snapshot = find_snapshot(source, settings.revision, held.revision if held and held.id == source.id else None)
+    if settings.evict and snapshot.revision is None:
+        raise InputError(f"--evict: --model {settings.model} is a local checkpoint, of which nothing is removed")
     folder = snapshot.folder
     preset_dtype = PRESETS[source.preset].dtype if source.preset else None
     dtype = preset_dtype or "auto" if settings.dtype == "auto" else settings.dtype
@@ -108,8 +114,9 @@ def run_capture(settings: CaptureSettings) -> int:
         coupling=coupling_of(skeleton.model),
     )
     available = available_memory_bytes(device)
-    plan = choose_engine(plan, settings.engine, available)
+    plan = choose_engine(plan, settings.engine, available, evict=settings.evict)
     disk_free = destination.free_bytes
+    download = find_download(snapshot, store, disk_free, plan, evict=settings.evict)
     if settings.dry_run:
         print(
             describe_plan(
@@ -119,10 +126,13 @@ def run_capture(settings: CaptureSettings) -> int:
                 device=str(device),
                 available_bytes=available,
                 disk_free_bytes=disk_free,
+                download=None if download is None else str(download),
             )
         )
     if existing is None or existing.complete_sequences() != list(range(plan.dimensions.sequences)):
         reasons = shortfalls(plan, available, disk_free)
+        if download is not None and (reason := download.shortfall(plan.expected_bytes)):
+            reasons.append(reason)
         if reasons:
             raise CapacityError("; ".join(reasons))
     if settings.dry_run:
@@ -131,7 +141,8 @@ def run_capture(settings: CaptureSettings) -> int:
     windows = WindowSettings(settings.sequences, settings.length, overlap, settings.bos, settings.seed)
     corpus, corpus_info = _corpus(text, folder, windows, existing)
     require_vocabulary(corpus, skeleton.facts.vocabulary_size, folder)
-    snapshot.fetch()
+    if not settings.evict or snapshot.unreachable is not None:
+        snapshot.fetch()
     info = describe_run(snapshot, plan, corpus_info, device, settings.command)
     if existing is not None:
         _require_same(existing, info)
@@ -140,14 +151,21 @@ def run_capture(settings: CaptureSettings) -> int:
     if missing:
         _say(settings, _opening_line(store, plan, device, len(done)))
         # Before the store is made or replaced: a checkpoint that cannot be loaded leaves everything as it was.
-        weights: Any = LayerWeights(folder, skeleton, device) if plan.engine != "resident" else None
-        model = load_model(folder, skeleton, device) if weights is None else None
+        weights: Any = None
+        model = None
+        if plan.engine == "resident":
+            model = load_model(folder, skeleton, device)
+        elif settings.evict:
+            weights = EvictingWeights(snapshot, store, skeleton, device)
+        else:
+            weights = LayerWeights(folder, skeleton, device)
         if existing is None:
             destination.clear()
             create_run(store, info, plan.arrays, {"token_id": corpus.token_id, "token_mask": corpus.token_mask})
         writer = RunWriter(store)
         checkpoints = LayerCheckpoints(writer)
         with (
+            contextlib.closing(weights.shards) if weights is not None else contextlib.nullcontext(),
             Progress(settings.sequences, len(done), quiet=settings.quiet) as progress,
             Sink(writer, plan, committed=progress.advance) as sink,
         ):
@@ -160,6 +178,7 @@ def run_capture(settings: CaptureSettings) -> int:
         checkpoints.remove()
     else:
         _say(settings, f"{store} is complete already; nothing to compute")
+    remove_shards(store)
     print(summarise(store, time.monotonic() - started, len(missing)))
     return 0
 

@@ -6,7 +6,6 @@ cells are committed only after all its data is on disk.
 
 from __future__ import annotations
 
-import errno
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +19,7 @@ import torch
 
 from capture.host_buffers import HostBuffers
 from capture.plan import QUEUE_BYTES, CapturePlan
+from schemas.durable import is_full
 from schemas.errors import CaptureError, OutlierFeaturesError
 from schemas.layout import ArraySpec, layer_peak_name, nonfinite_name, position_peak_name
 from schemas.run import RunWriter
@@ -255,7 +255,7 @@ class Sink:
     def _explained(self, failure: OSError) -> OutlierFeaturesError:
         if isinstance(failure, OutlierFeaturesError):
             return failure
-        if failure.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_full(failure):
             return CaptureError(
                 f"the disk is full: {self._writer.path}. What is committed is safe; make room and run the same "
                 "command again"

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from capture.checkpoint import ModelSource, fingerprint, require_checkpoint, shard_names, weight_files
 from capture.hub import HubFile, HubRepository, HubUnreachableError, ask_hub, hub_error
-from schemas.errors import InputError
+from schemas.durable import is_full
+from schemas.errors import CapacityError, InputError
 
 __all__ = ["Snapshot", "find_snapshot"]
 
@@ -56,16 +57,14 @@ class Snapshot:
         return {name: self.listed[name] for name in names}
 
     @property
-    def missing_bytes(self) -> int:
-        """Bytes of weights that ``fetch`` will download: those that are not in the Hub's cache."""
-        if self.revision is None:
-            return 0
+    def missing(self) -> dict[str, int]:
+        """Bytes of each weight file that is not in the Hub's cache."""
         blobs = self.folder.parent.parent / "blobs"
-        return sum(
-            file.size_bytes
+        return {
+            name: file.size_bytes
             for name, file in self.weights.items()
             if not (self.folder / name).exists() and not (blobs / file.digest).exists()
-        )
+        }
 
     def fetch(self) -> None:
         """Download the weights that the cache lacks; files that an earlier run completed are not fetched again.
@@ -136,6 +135,11 @@ def _download(
             wanted = f"revision {revision}" if revision else "it"
             raise InputError(
                 f"--model {source.name}: {unreachable}, and its cache does not hold {wanted} whole. {OFFLINE_HINT}"
+            ) from None
+        if is_full(error):
+            raise CapacityError(
+                f"--model {source.name}: the disk of the Hub's cache is full: {error}. Make room and run the same "
+                "command again, set HF_HOME to a folder on a larger disk, or use --evict, which keeps few shards"
             ) from None
         cause = hub_error(error, source.id, "model", revision)
         again = ". The same command goes on where this one stopped" if isinstance(cause, HubUnreachableError) else ""

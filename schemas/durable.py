@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import functools
 import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["flush", "start_writing_back", "sync"]
+__all__ = ["flush", "is_full", "start_writing_back", "sync"]
 
 _SYNC_FILE_RANGE_WRITE = 2
 
@@ -33,6 +34,11 @@ def flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def is_full(error: BaseException) -> bool:
+    """True where ``error`` says that a disk, or what a user may have of it, is full."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def start_writing_back(descriptor: int) -> None:

@@ -12,7 +12,7 @@ import json
 import os
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -92,8 +92,9 @@ class Hub:
 
     While ``broken`` is a status, every request is answered with it; 0 hangs up, and ``mute`` says nothing for as long
     as it is set. Files named in ``shut`` are refused with 403. ``cuts`` maps a file's name to the numbers of bytes
-    after which its next answers break off. Requests for another host arrive here too (``environment`` names the server
-    as the proxy), are refused, and are kept in ``strays``.
+    after which its next answers break off. ``watch`` is called with the path of each file about to be sent whole.
+    Requests for another host arrive here too (``environment`` names the server as the proxy), are refused, and are kept
+    in ``strays``.
     """
 
     repositories: dict[tuple[str, str], Repository] = field(default_factory=dict)
@@ -101,6 +102,7 @@ class Hub:
     ranges: list[tuple[str, int]] = field(default_factory=list)
     cuts: dict[str, list[int]] = field(default_factory=dict)
     shut: set[str] = field(default_factory=set)
+    watch: Callable[[str], None] = lambda path: None
     strays: list[str] = field(default_factory=list)
     broken: int | None = None
     mute: threading.Event | None = None
@@ -261,6 +263,8 @@ class _Handler(BaseHTTPRequestHandler):
             headers |= {"X-Linked-Etag": f'"{sha256(file)}"', "X-Linked-Size": str(len(data))}
         asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         if asked is None:
+            if self.command == "GET":
+                self.served.watch(path)
             return self.answer(200, headers, data)
         first, last = int(asked[1]), min(int(asked[2] or len(data) - 1), len(data) - 1)
         self.served.ranges.append((path, first))

@@ -94,4 +94,8 @@ def _read_ahead(weights: LayerWeights, order: range) -> Iterator[Callable[[int],
             if index + 1 < order.stop:
                 reading = pool.submit(weights.load_layer, index + 1)
 
-        yield wait_for
+        try:
+            yield wait_for
+        except BaseException:
+            weights.shards.close()  # a shard that is being fetched is not waited for
+            raise

@@ -22,11 +22,11 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
-__all__ = ["Captures", "capturing_processes"]
+__all__ = ["Answer", "Captures", "capturing_processes"]
 
 Answer = dict[str, Any]
 Captures = Callable[..., Answer]
@@ -97,12 +97,12 @@ def _capture(request: dict[str, Any], output: IO[str]) -> NoReturn:
 
 
 @contextlib.contextmanager
-def capturing_processes() -> Iterator[Captures]:
+def capturing_processes(environment: Mapping[str, str] = os.environ) -> Iterator[Captures]:
     """A function that makes a request and returns its answer, from a process that ends with the context."""
     import subprocess
 
     root = Path(__file__).resolve().parents[2]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root), "TOKENIZERS_PARALLELISM": "false"}
+    environment = {**environment, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root), "TOKENIZERS_PARALLELISM": "false"}
     with subprocess.Popen(
         [sys.executable, "-m", "tests.capture.forked_captures"],
         stdin=subprocess.PIPE,
