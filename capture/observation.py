@@ -15,6 +15,7 @@ import torch
 
 from capture.hooks import SiteHooks
 from capture.plan import CapturePlan
+from capture.routing import RoutingHooks
 from capture.sink import Sink
 
 __all__ = ["Observation", "Observer", "observe"]
@@ -74,4 +75,7 @@ class Observation:
 
 def observe(model: Any, plan: CapturePlan, dtype: torch.dtype, sink: Sink) -> Observation:
     """The observers that ``plan`` asks for, handing what they see of ``model`` to ``sink``."""
-    return Observation(plan, [SiteHooks(model, plan.sites, dtype, sink.cell)])
+    observers: list[Observer] = [SiteHooks(model, plan.sites, dtype, sink.cell)]
+    if plan.routing is not None and plan.dimensions.ranks:
+        observers.append(RoutingHooks(model, plan.routing, sink.observe))
+    return Observation(plan, observers)

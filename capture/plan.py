@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from capture.experts import Routing
 from capture.model_facts import ModelFacts
 from capture.sites import Site
 from schemas.bits import Encoding
@@ -23,6 +24,7 @@ __all__ = [
     "human_bytes",
     "human_count",
     "make_plan",
+    "routing_in_words",
     "shortfalls",
     "windows_in_words",
 ]
@@ -54,6 +56,7 @@ class CapturePlan:
     """Why the model's layers cannot run apart from it; None where they can."""
     engine: str = "resident"
     engine_reason: str = ""
+    routing: Routing | None = None
 
     @property
     def stored_sites(self) -> list[str]:
@@ -149,8 +152,12 @@ def make_plan(
     length: int,
     batch_size: int,
     coupling: str | None = None,
+    routing: Routing | None = None,
 ) -> CapturePlan:
-    """The plan of a capture; raises InputError where the settings contradict the model or each other."""
+    """The plan of a capture; ``routing`` is None for a dense model.
+
+    Raises InputError where the settings contradict the model or each other.
+    """
     for flag, value in (("--sequences", sequences), ("--length", length), ("--batch-size", batch_size)):
         if value < 1:
             raise InputError(f"{flag} {value}: must be at least 1")
@@ -159,10 +166,12 @@ def make_plan(
             f"--length {length} is longer than the {facts.max_positions} positions that {facts.architecture} was made "
             f"for; use --length {facts.max_positions} or less"
         )
-    dimensions = Dimensions(facts.layers, sequences, length, facts.hidden_size)
+    ranks = routing.top_k if routing else 0
+    experts = routing.experts if routing and routing.peak_absent is None else 0
+    dimensions = Dimensions(facts.layers, sequences, length, facts.hidden_size, ranks, experts)
     stored = [site.name for site in sites if site.alias is None]
     arrays = plan_arrays(dimensions, stored, encoding)
-    return CapturePlan(facts, tuple(sites), dimensions, encoding, batch_size, arrays, coupling)
+    return CapturePlan(facts, tuple(sites), dimensions, encoding, batch_size, arrays, coupling, routing=routing)
 
 
 def batches(missing: Sequence[int], sequences: int, batch_size: int) -> list[range]:
@@ -179,6 +188,15 @@ def batches(missing: Sequence[int], sequences: int, batch_size: int) -> list[ran
 def windows_in_words(dimensions: Dimensions) -> str:
     """``16 sequences x 2048``."""
     return f"{dimensions.sequences} sequence{'s' * (dimensions.sequences != 1)} x {dimensions.positions}"
+
+
+def routing_in_words(routing: Routing) -> str:
+    """``8 of 128 experts a token in 48 of 48 layers``, or what of it is not stored, and why."""
+    if routing.absent is not None:
+        return f"not stored: {routing.absent}"
+    layers = f"{routing.layers} of {len(routing.modules)} layers"
+    peaks = f"; no expert_peak: {routing.peak_absent}" if routing.peak_absent else ""
+    return f"{routing.top_k} of {routing.experts} experts a token in {layers}{peaks}"
 
 
 def human_bytes(count: float) -> str:
@@ -225,6 +243,7 @@ def describe_plan(
         ("dtype", f"{plan.encoding.name} (checkpoint: {facts.quantisation or facts.native_dtype})"),
         ("sites", sites),
         *((f"  {site.name}", _module_pattern(site)) for site in plan.sites),
+        *([("routing", routing_in_words(plan.routing))] if plan.routing else []),
         ("tokens", f"{windows_in_words(d)} = {d.sequences * d.positions:,}"),
         ("engine", f"{plan.engine}: {plan.engine_reason}"),
         ("batches", f"{math.ceil(d.sequences / plan.batch_size)} of {plan.batch_size}"),

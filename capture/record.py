@@ -15,7 +15,7 @@ import zarr
 from capture.device import device_name
 from capture.plan import CapturePlan
 from capture.snapshot import Snapshot
-from schemas.provenance import CorpusInfo, ModelInfo, RunInfo, SignatureValue, SiteInfo, SoftwareInfo
+from schemas.provenance import CorpusInfo, ModelInfo, RoutingInfo, RunInfo, SignatureValue, SiteInfo, SoftwareInfo
 
 __all__ = ["describe_run"]
 
@@ -69,6 +69,15 @@ def describe_run(
         threads=torch.get_num_threads(),
         batch_size=plan.batch_size,
     )
+    routing = None
+    if plan.routing is not None:
+        found = plan.routing
+        routing = RoutingInfo(
+            modules=list(found.modules),
+            weights_sum=found.weights_sum,
+            absent=found.absent,
+            peak_absent=found.peak_absent,
+        )
     config = hashlib.sha256((snapshot.folder / "config.json").read_bytes()).hexdigest()
     signature: dict[str, SignatureValue] = {
         "model.id": model.id,
@@ -93,5 +102,6 @@ def describe_run(
         model=model,
         corpus=corpus,
         software=software,
+        routing=routing,
         signature=signature,
     )

@@ -31,10 +31,19 @@ from capture.download import find_download
 from capture.engines.lockstep import capture_lockstep
 from capture.engines.resident import capture_resident, load_model
 from capture.engines.streamed import capture_streamed
+from capture.experts import find_routing
 from capture.layer_weights import LayerWeights
 from capture.model_facts import build_skeleton
 from capture.passing_shards import EvictingWeights, remove_shards
-from capture.plan import CapturePlan, choose_engine, describe_plan, make_plan, shortfalls, windows_in_words
+from capture.plan import (
+    CapturePlan,
+    choose_engine,
+    describe_plan,
+    make_plan,
+    routing_in_words,
+    shortfalls,
+    windows_in_words,
+)
 from capture.presets import PRESETS
 from capture.progress import Progress
 from capture.record import describe_run
@@ -112,6 +121,7 @@ def run_capture(settings: CaptureSettings) -> int:
         length=settings.length,
         batch_size=min(batch_size, settings.sequences) if batch_size > 0 else batch_size,
         coupling=coupling_of(skeleton.model),
+        routing=find_routing(skeleton.model) if skeleton.facts.experts else None,
     )
     available = available_memory_bytes(device)
     plan = choose_engine(plan, settings.engine, available, evict=settings.evict)
@@ -149,7 +159,11 @@ def run_capture(settings: CaptureSettings) -> int:
     done = set(existing.complete_sequences()) if existing else set()
     missing = [sequence for sequence in range(settings.sequences) if sequence not in done]
     if missing:
+        if existing is not None:
+            _require_arrays(existing, plan)
         _say(settings, _opening_line(store, plan, device, len(done)))
+        if plan.routing is not None and (plan.routing.absent or plan.routing.peak_absent):
+            _say(settings, f"routing: {routing_in_words(plan.routing)}")
         # Before the store is made or replaced: a checkpoint that cannot be loaded leaves everything as it was.
         weights: Any = None
         model = None
@@ -253,6 +267,15 @@ def _corpus(text: TextSource, folder: Path, windows: WindowSettings, existing: R
         token_sha256=corpus.token_sha256,
     )
     return corpus, info
+
+
+def _require_arrays(existing: Run, plan: CapturePlan) -> None:
+    absent = [spec.name for spec in plan.arrays if spec.name not in existing]
+    if absent:
+        raise SignatureError(
+            f"{existing.path} was made by outlier-features {existing.info.software.outlier_features}, which stored no "
+            f"{', '.join(absent)}: finish it with that version, or give another --store, or --overwrite to replace it"
+        )
 
 
 def _require_same(existing: Run, wanted: RunInfo) -> None:

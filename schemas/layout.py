@@ -19,6 +19,7 @@ __all__ = [
     "MASK_DOCUMENT_START",
     "MASK_SPECIAL",
     "MAX_CHUNK_BYTES",
+    "NO_EXPERT",
     "ArraySpec",
     "Dimensions",
     "layer_peak_name",
@@ -30,6 +31,9 @@ __all__ = [
 MAX_CHUNK_BYTES = 32 * 2**20
 """Largest decoded chunk; longer sequences are split along ``position``."""
 
+NO_EXPERT = 65535
+"""What ``expert_id`` holds in a layer that has no experts."""
+
 MASK_SPECIAL = 1
 """Bit of ``token_mask``: the token is one of the tokenizer's special tokens."""
 MASK_DOCUMENT_START = 2
@@ -38,12 +42,17 @@ MASK_DOCUMENT_START = 2
 
 @dataclass(frozen=True)
 class Dimensions:
-    """Sizes of a run: decoder layers, sequences, positions in a sequence, features of a hidden state."""
+    """Sizes of a run: decoder layers, sequences, positions in a sequence, features of a hidden state.
+
+    Of a mixture of experts also ``ranks``, the experts that a token uses, and ``experts``; 0 where no array has them.
+    """
 
     layers: int
     sequences: int
     positions: int
     features: int
+    ranks: int = 0
+    experts: int = 0
 
     def size(self, dim: str) -> int:
         """Length of the dimension called ``dim``."""
@@ -52,6 +61,8 @@ class Dimensions:
             "sequence": self.sequences,
             "position": self.positions,
             "feature": self.features,
+            "rank": self.ranks,
+            "expert": self.experts,
         }
         return sizes[dim]
 
@@ -102,7 +113,7 @@ def plan_arrays(
     Each chunk is written whole by one writer: a chunk never spans two sequences, so processes that fill disjoint
     sequences never share one. ``slices=False`` leaves out the hidden states and keeps their peaks.
     """
-    whole = {name: dimensions.size(name) for name in ("layer", "sequence", "position", "feature")}
+    whole = {name: dimensions.size(name) for name in ("layer", "sequence", "position", "feature", "rank", "expert")}
 
     def array(
         name: str,
@@ -164,6 +175,15 @@ def plan_arrays(
             ),
             array(nonfinite_name(site), ("layer", "sequence"), np.dtype("uint64"), 0, ("sequence",)),
         ]
+    if dimensions.ranks:
+        ranks = ("layer", "sequence", "position", "rank")
+        specs += [
+            array("expert_id", ranks, np.dtype("uint16"), NO_EXPERT, ("sequence",)),
+            array("expert_weight", ranks, np.dtype("float32"), nan, ("sequence",)),
+        ]
+    if dimensions.experts:
+        experts = ("layer", "sequence", "expert")
+        specs.append(array("expert_peak", experts, np.dtype("float32"), nan, ("sequence",), maximum_over="position"))
     specs += [
         array("token_id", ("sequence", "position"), np.dtype("int32"), -1, ("sequence",)),
         array("token_nll", ("sequence", "position"), np.dtype("float32"), nan, ("sequence",), units="nat"),

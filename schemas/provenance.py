@@ -17,6 +17,7 @@ __all__ = [
     "FORMAT_VERSION",
     "CorpusInfo",
     "ModelInfo",
+    "RoutingInfo",
     "RunInfo",
     "SignatureValue",
     "SiteInfo",
@@ -26,7 +27,7 @@ __all__ = [
 ]
 
 FORMAT = "outlier-features-run"
-FORMAT_VERSION = "1.0"
+FORMAT_VERSION = "1.1"
 
 SignatureValue = str | int | float | bool | None
 
@@ -117,6 +118,15 @@ class SiteInfo(_Record):
     modules: list[str] = Field(default_factory=list, description="module per layer, e.g. model.layers.0.mlp")
 
 
+class RoutingInfo(_Record):
+    """How a mixture of experts was observed, or why it was not."""
+
+    modules: list[str | None] = Field(default_factory=list, description="experts of each layer; null: it has none")
+    weights_sum: float | None = Field(default=None, description="of one token's weights; null: it varies")
+    absent: str | None = Field(default=None, description="why there are no expert_id and expert_weight")
+    peak_absent: str | None = Field(default=None, description="why there is no expert_peak")
+
+
 class RunInfo(_Record):
     """All attributes of a run store's root group."""
 
@@ -129,6 +139,7 @@ class RunInfo(_Record):
     model: ModelInfo
     corpus: CorpusInfo
     software: SoftwareInfo
+    routing: RoutingInfo | None = Field(default=None, description="of a mixture of experts")
     signature: dict[str, SignatureValue] = Field(description="all settings that decide the numbers")
 
     @property

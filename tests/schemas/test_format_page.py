@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from schemas import FORMAT_VERSION, bits
 from schemas.bits import ENCODINGS
 from schemas.layout import Dimensions, plan_arrays
-from schemas.provenance import CorpusInfo, ModelInfo, RunInfo, SiteInfo, SoftwareInfo
+from schemas.provenance import CorpusInfo, ModelInfo, RoutingInfo, RunInfo, SiteInfo, SoftwareInfo
 
 PAGE = (Path(__file__).parents[2] / "docs" / "store-format.md").read_text()
 SNIPPETS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
@@ -82,7 +82,7 @@ def test_every_encoding_is_described_and_worked() -> None:
 @pytest.mark.parametrize("name", ENCODINGS)
 def test_the_table_of_arrays_is_what_is_made(name: str) -> None:
     encoding = ENCODINGS[name]
-    sizes = Dimensions(11, 13, 17, 19)
+    sizes = Dimensions(11, 13, 17, 19, ranks=23, experts=29)
     made = {
         (
             spec.name.replace("ln_attn", "SITE"),
@@ -103,7 +103,7 @@ def fields(model: type[BaseModel], prefix: str = "") -> set[str]:
 
 def test_the_table_of_attributes_is_complete() -> None:
     expected = fields(RunInfo) | fields(ModelInfo, "model.") | fields(CorpusInfo, "corpus.")
-    expected |= fields(SoftwareInfo, "software.") | fields(SiteInfo, "sites.NAME.")
+    expected |= fields(SoftwareInfo, "software.") | fields(SiteInfo, "sites.NAME.") | fields(RoutingInfo, "routing.")
     assert {row[0] for row in table("attribute", 3)} == expected
 
 
@@ -114,6 +114,7 @@ def test_nullable_attributes_are_those_that_may_be_null() -> None:
         "corpus.": CorpusInfo,
         "software.": SoftwareInfo,
         "sites.NAME.": SiteInfo,
+        "routing.": RoutingInfo,
     }
     nullable = {
         prefix + name
