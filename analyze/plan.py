@@ -10,7 +10,7 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
-from analyze.quantities import counted
+from analyze.quantities import counted, decimal_text
 from analyze.question import Question
 from schemas.bits import Encoding, magnitude_value, threshold_bits
 from schemas.errors import InputError, StoreError
@@ -85,13 +85,16 @@ def make_plan(run: Run, question: Question) -> Plan:
     sites = _sites(run, question)
     arrays = tuple(run.info.site_array(site) for site in sites)
     count_engine = "peaks" if question.engine == "auto" else question.engine
-    _require(run, arrays, count_engine, question.details)
+    flag = "--details" if question.details else "--engine slices" if count_engine == "slices" else None
+    _require(run, arrays, count_engine, flag)
     sequences = _sequences(run, question)
     layers_total = dimensions.layers * (1 if definition.layer_unit == "block" else len(sites))
     positions_total = dimensions.positions * (len(sequences) if definition.scope == "pooled" else 1)
     share = definition.sequence_share
     patterns = [threshold_bits(magnitude, run.encoding) for magnitude in question.magnitudes]
     thresholds = tuple(sorted(set(patterns)))
+    if flag is not None:
+        _require_above_floor(run, question, thresholds[0], flag)
     if question.details and len(thresholds) > MAX_DETAILED_THRESHOLDS:
         raise InputError(
             f"--details at {len(thresholds):,} distinct magnitudes; the limit is {MAX_DETAILED_THRESHOLDS}: "
@@ -125,20 +128,32 @@ def _sites(run: Run, question: Question) -> tuple[str, ...]:
     return question.sites
 
 
-def _require(run: Run, arrays: tuple[str, ...], count_engine: str, details: bool) -> None:
+def _require(run: Run, arrays: tuple[str, ...], count_engine: str, flag: str | None) -> None:
+    """Raise StoreError unless the store has what the counts are taken from, and the slices that ``flag`` reads."""
     if count_engine == "peaks":
         for array in arrays:
             for name in (layer_peak_name(array), position_peak_name(array)):
                 if name not in run:
                     raise StoreError(f"{run.path} has no array {name!r}; answer from its slices with --engine slices")
-    if count_engine == "slices" or details:
+    if flag is not None:
         for array in arrays:
             if array not in run:
-                flag = "--details" if details else "--engine slices"
                 raise StoreError(
                     f"{run.path} holds peaks only, no slices of {array!r}, which {flag} reads: leave out {flag}, "
-                    "or capture the model again and keep the slices"
+                    "or capture the model again with --keep slices"
                 )
+
+
+def _require_above_floor(run: Run, question: Question, least: int, flag: str) -> None:
+    """Raise StoreError where a threshold's pattern is below the smallest that the slices keep."""
+    if least < run.retention.least_pattern(run.encoding):
+        asked, floor = decimal_text(min(question.magnitudes)), run.retention.floor
+        again = "--keep slices" if asked == "0" else f"--keep floor={asked}, or slices"
+        raise StoreError(
+            f"--magnitude {asked} is below {floor}, and {run.path} was captured with --keep floor={floor}: its slices, "
+            f"which {flag} reads, are zero below that. Ask for {floor} or more, leave out {flag}, or capture the model "
+            f"again with {again}"
+        )
 
 
 def _sequences(run: Run, question: Question) -> tuple[int, ...]:

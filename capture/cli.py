@@ -74,6 +74,13 @@ def build_parser() -> argparse.ArgumentParser:
         help="resident: the model whole in memory; streamed: one layer at a time; lockstep: the same for models whose "
         "layers share more than hidden states; auto: the first that fits (default)",
     )
+    parser.add_argument(
+        "--keep",
+        default="slices",
+        metavar="K",
+        help="of the hidden states: slices, all of them (default); floor=M, zero for values below M, which answers "
+        "every question at M or more; peaks, none. Peaks are kept exactly in each case",
+    )
     parser.add_argument("--sites", metavar="S", help="of ln_attn,ln_mlp (default: all that the model has)")
     parser.add_argument("--seed", type=int, metavar="N", help="shuffle documents (default: the source's own order)")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing store")
@@ -123,6 +130,7 @@ def _run(options: argparse.Namespace, arguments: Sequence[str]) -> int:
             device=options.device,
             batch_size=options.batch_size,
             engine=options.engine,
+            keep=options.keep,
             sites=None if options.sites is None else tuple(name.strip() for name in options.sites.split(",")),
             seed=options.seed,
             overwrite=options.overwrite,

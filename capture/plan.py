@@ -6,7 +6,7 @@ Pure functions of the model's facts and the settings; ``--dry-run`` prints the p
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from capture.experts import Routing
@@ -15,6 +15,7 @@ from capture.sites import Site
 from schemas.bits import Encoding
 from schemas.errors import InputError
 from schemas.layout import ArraySpec, Dimensions, plan_arrays
+from schemas.retention import WHOLE, Retention
 
 __all__ = [
     "CapturePlan",
@@ -54,6 +55,7 @@ class CapturePlan:
     arrays: tuple[ArraySpec, ...]
     coupling: str | None = None
     """Why the model's layers cannot run apart from it; None where they can."""
+    retention: Retention = WHOLE
     engine: str = "resident"
     engine_reason: str = ""
     routing: Routing | None = None
@@ -70,9 +72,19 @@ class CapturePlan:
 
     @property
     def expected_bytes(self) -> int:
-        """Bytes of the finished store as expected on disk."""
+        """Bytes of the finished store as expected on disk; with a floor, the most that is expected."""
+        return self._expected(self.arrays)
+
+    @property
+    def certain_bytes(self) -> int:
+        """Bytes of the finished store that are expected whatever the values: without slices that have a floor."""
+        if self.retention.floor is None:
+            return self.expected_bytes
+        return self._expected(array for array in self.arrays if array.name not in self.stored_sites)
+
+    def _expected(self, arrays: Iterable[ArraySpec]) -> int:
         ratio = EXPECTED_RATIO[self.encoding.name]
-        return int(sum(array.raw_bytes * (ratio if "bits" in dict(array.attributes) else 1) for array in self.arrays))
+        return int(sum(array.raw_bytes * (ratio if "bits" in dict(array.attributes) else 1) for array in arrays))
 
     @property
     def loss_block_positions(self) -> int:
@@ -153,6 +165,7 @@ def make_plan(
     batch_size: int,
     coupling: str | None = None,
     routing: Routing | None = None,
+    retention: Retention = WHOLE,
 ) -> CapturePlan:
     """The plan of a capture; ``routing`` is None for a dense model.
 
@@ -170,8 +183,10 @@ def make_plan(
     experts = routing.experts if routing and routing.peak_absent is None else 0
     dimensions = Dimensions(facts.layers, sequences, length, facts.hidden_size, ranks, experts)
     stored = [site.name for site in sites if site.alias is None]
-    arrays = plan_arrays(dimensions, stored, encoding)
-    return CapturePlan(facts, tuple(sites), dimensions, encoding, batch_size, arrays, coupling, routing=routing)
+    arrays = plan_arrays(dimensions, stored, encoding, slices=retention.slices)
+    return CapturePlan(
+        facts, tuple(sites), dimensions, encoding, batch_size, arrays, coupling, retention, routing=routing
+    )
 
 
 def batches(missing: Sequence[int], sequences: int, batch_size: int) -> list[range]:
@@ -237,6 +252,7 @@ def describe_plan(
         experts = f"; {facts.experts}{shared} experts, {facts.top_k} a token ({facts.routing})"
     work = human_bytes(plan.working_bytes + plan.waiting_bytes)
     available = "unknown" if available_bytes is None else human_bytes(available_bytes)
+    most = "about" if plan.retention.floor is None else "at most about"
     rows = [
         ("model", f"{model}: {facts.architecture}, {facts.layers} layers, hidden size {facts.hidden_size}{experts}"),
         ("parameters", f"{human_count(facts.total_parameters)}, {human_count(facts.active_parameters)} active a token"),
@@ -247,7 +263,8 @@ def describe_plan(
         ("tokens", f"{windows_in_words(d)} = {d.sequences * d.positions:,}"),
         ("engine", f"{plan.engine}: {plan.engine_reason}"),
         ("batches", f"{math.ceil(d.sequences / plan.batch_size)} of {plan.batch_size}"),
-        ("store", f"{store}: {human_bytes(plan.raw_bytes)} raw, about {human_bytes(plan.expected_bytes)} compressed, "
+        ("keep", _retention_in_words(plan.retention)),
+        ("store", f"{store}: {human_bytes(plan.raw_bytes)} raw, {most} {human_bytes(plan.expected_bytes)} compressed, "
                   f"{sum(array.chunk_count for array in plan.arrays):,} chunks"),
         ("disk", f"{human_bytes(disk_free_bytes)} free"),
         *([("download", download)] if download else []),
@@ -256,6 +273,12 @@ def describe_plan(
     ]  # fmt: skip
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def _retention_in_words(retention: Retention) -> str:
+    if retention.floor is not None:
+        return f"slices, values below {retention.floor} zeroed (their size depends on how many are not); exact peaks"
+    return "slices whole, and peaks" if retention.slices else "exact peaks alone, no slices"
 
 
 def _module_pattern(site: Site) -> str:
@@ -277,9 +300,10 @@ def shortfalls(plan: CapturePlan, available_bytes: int | None, disk_free_bytes: 
             f"the {plan.engine} engine needs about {need} of memory and {have} is available: use a smaller model, a "
             "smaller --batch-size or --length, or a larger machine"
         )
-    if plan.expected_bytes > disk_free_bytes:
+    if plan.certain_bytes > disk_free_bytes:
+        less = "--keep floor=M or --keep peaks, " if plan.retention == WHOLE else ""
         reasons.append(
-            f"the store needs about {human_bytes(plan.expected_bytes)} of disk and {human_bytes(disk_free_bytes)} is "
-            "free: use fewer --sequences, one of --sites, or another --store"
+            f"the store needs about {human_bytes(plan.certain_bytes)} of disk and {human_bytes(disk_free_bytes)} is "
+            f"free: use fewer --sequences, {less}one of --sites, or another --store"
         )
     return reasons

@@ -86,6 +86,7 @@ def describe_run(
         "model.config": config,
         "model.dtype": dtype,
         "sites": ",".join(site.name for site in plan.sites),
+        "retention": str(plan.retention),
         **{f"text.{key}": value for key, value in corpus.model_dump().items() if key not in NOT_SIGNED},
         "batch_size": plan.batch_size,
         "device": software.device_name or device.type,
@@ -98,6 +99,7 @@ def describe_run(
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         command=list(command),
         bits=dtype,  # type: ignore[arg-type]
+        retention=str(plan.retention),
         sites={site.name: SiteInfo(alias=site.alias, modules=list(site.modules)) for site in plan.sites},
         model=model,
         corpus=corpus,

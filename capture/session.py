@@ -57,6 +57,7 @@ from schemas.bits import encoding_named
 from schemas.create import create_run
 from schemas.errors import CapacityError, InputError, SignatureError
 from schemas.provenance import CorpusInfo, RunInfo, differences
+from schemas.retention import parse_retention
 from schemas.run import Run, RunWriter
 
 __all__ = ["CaptureSettings", "run_capture"]
@@ -79,6 +80,7 @@ class CaptureSettings:
     device: str = "auto"
     batch_size: int | None = None
     engine: str = "auto"
+    keep: str = "slices"
     sites: tuple[str, ...] | None = None
     seed: int | None = None
     overwrite: bool = False
@@ -96,6 +98,7 @@ def run_capture(settings: CaptureSettings) -> int:
     _quieten_transformers(settings)
     text = parse_text(settings.text)
     overlap = parse_overlap(settings.overlap)
+    retention = parse_retention(settings.keep)
     source = find_model(settings.model)
     device = choose_device(settings.device)
     destination = Destination(settings.store or source.default_store, overwrite=settings.overwrite)
@@ -122,6 +125,7 @@ def run_capture(settings: CaptureSettings) -> int:
         batch_size=min(batch_size, settings.sequences) if batch_size > 0 else batch_size,
         coupling=coupling_of(skeleton.model),
         routing=find_routing(skeleton.model) if skeleton.facts.experts else None,
+        retention=retention,
     )
     available = available_memory_bytes(device)
     plan = choose_engine(plan, settings.engine, available, evict=settings.evict)
@@ -279,7 +283,9 @@ def _require_arrays(existing: Run, plan: CapturePlan) -> None:
 
 
 def _require_same(existing: Run, wanted: RunInfo) -> None:
-    changed = differences(existing.info.signature, wanted.signature)
+    # Format 1.0 had no retention: its stores hold whole slices.
+    stored = {"retention": str(existing.retention), **existing.info.signature}
+    changed = differences(stored, wanted.signature)
     if changed:
         listed = "\n".join(f"  {key}: {was!r} in the store, {now!r} now" for key, was, now in changed)
         raise SignatureError(

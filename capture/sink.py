@@ -92,6 +92,8 @@ class Sink:
         self.sites = plan.stored_sites
         self._layers = plan.dimensions.layers
         self._encoding = plan.encoding
+        self._keeps_slices = plan.retention.slices
+        self._floor = plan.retention.least_pattern(plan.encoding)
         self._queue = ByteQueue(threads or max(1, min(4, (os.cpu_count() or 2) // 2)), queue_bytes)
         self._on_commit = committed
         self._signed = SIGNED[plan.encoding.itemsize]
@@ -143,6 +145,7 @@ class Sink:
         if self._scratch is None or self._scratch.shape != bits.shape or self._scratch.device != bits.device:
             self._scratch = torch.empty_like(bits)
         magnitude = torch.bitwise_and(bits, self._encoding.sign_mask - 1, out=self._scratch)
+        kept = bits.masked_fill(magnitude < self._floor, 0) if self._floor else bits  # NaN is above every floor
         peak = magnitude.amax(dim=1)
         nonfinite = torch.zeros(bits.shape[0], dtype=torch.int64, device=bits.device)
         if bool((peak >= self._encoding.infinity).any()):
@@ -156,8 +159,10 @@ class Sink:
             torch.maximum(running, magnitude, out=running)
         else:
             self.position_peaks[site] = magnitude.clone()
+        if not self._keeps_slices:
+            return
         # A copy: the model may go on to change the tensor in place while it waits to be written.
-        host = self._buffers.copy(bits)
+        host = self._buffers.copy(kept)
         self._put(self._write_slices(site, layer, host), host.nbytes)
 
     def observe(self, name: str, layer: int, values: torch.Tensor) -> None:

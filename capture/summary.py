@@ -12,6 +12,7 @@ import numpy.typing as npt
 from capture.plan import human_bytes, windows_in_words
 from schemas.layout import nonfinite_name
 from schemas.perplexity import Perplexity, perplexity
+from schemas.retention import WHOLE
 from schemas.run import Run, store_bytes
 
 __all__ = ["summarise"]
@@ -30,6 +31,8 @@ def summarise(store: Path, seconds: float, computed: int) -> str:
         f"seconds      {seconds:.1f}" + ("" if computed else " (nothing to compute)"),
         f"perplexity   {_perplexity(perplexity(run.read('token_nll')))}",
     ]
+    if run.retention != WHOLE:
+        lines.insert(1, f"keep         {run.retention}")
     bad = {site: run.read(nonfinite_name(site)) for site in run.info.stored_sites}
     total = sum(int(counts.sum()) for counts in bad.values())
     if total:

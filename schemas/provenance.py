@@ -135,6 +135,7 @@ class RunInfo(_Record):
     created: str
     command: list[str] = Field(description="the command that makes or finishes this store, as arguments")
     bits: Literal["bfloat16", "float16", "float32"] = Field(description="encoding of the sites and their peaks")
+    retention: str = Field(default="slices", description="what is kept of the slices: slices, floor=M or peaks")
     sites: dict[str, SiteInfo]
     model: ModelInfo
     corpus: CorpusInfo

@@ -25,11 +25,12 @@ import zarr
 from schemas.bits import Encoding, encoding_named
 from schemas.chunk_files import ChunkFiles, chunk_file
 from schemas.durable import sync
-from schemas.errors import CorruptChunkError, MissingDependencyError, StoreError
+from schemas.errors import CorruptChunkError, InputError, MissingDependencyError, StoreError
 from schemas.event_loop import absent_chunks, finish_reads
 from schemas.grid import Index, chunks_of, covers_chunks, pieces, selection, slices
 from schemas.layout import Dimensions
 from schemas.provenance import RunInfo, parse_attributes
+from schemas.retention import Retention, parse_retention
 
 try:
     import fcntl
@@ -83,6 +84,13 @@ class Run:
         self.group = open_group(path, mode)
         self.info: RunInfo = parse_attributes(dict(self.group.attrs), self.path)
         self.encoding: Encoding = encoding_named(self.info.bits)
+        try:
+            self.retention: Retention = parse_retention(self.info.retention)
+        except InputError:
+            raise StoreError(
+                f"{self.path} keeps {self.info.retention!r} of its slices, which this outlier-features does not know. "
+                "Upgrade it: pip install --upgrade outlier-features"
+            ) from None
         self._arrays: dict[str, zarr.Array[Any]] = {}
 
     def __contains__(self, name: str) -> bool:

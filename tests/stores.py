@@ -7,7 +7,9 @@ The patterns come from ml_dtypes and the peaks from decoded values in NumPy, so 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,7 @@ def run_info(
     *,
     aliases: Mapping[str, str] | None = None,
     model: Mapping[str, Any] | None = None,
+    retention: str = "slices",
 ) -> RunInfo:
     """Attributes of a made-up run; ``model`` replaces fields of its ModelInfo."""
     facts: dict[str, Any] = {
@@ -70,6 +73,7 @@ def run_info(
         created="2026-01-01T00:00:00Z",
         command=COMMAND,
         bits=encoding,  # type: ignore[arg-type]
+        retention=retention,
         sites={
             **{site: SiteInfo(modules=[f"layers.{i}.{site}" for i in range(dimensions.layers)]) for site in sites},
             **{alias: SiteInfo(alias=site) for alias, site in (aliases or {}).items()},
@@ -104,6 +108,7 @@ def write_store(
     *,
     missing: Sequence[tuple[int, int]] = (),
     slices: bool = True,
+    floor: str | None = None,
     aliases: Mapping[str, str] | None = None,
     model: Mapping[str, Any] | None = None,
     token_nll: Array | None = None,
@@ -114,7 +119,7 @@ def write_store(
     ``values`` gives each site a float32 array (layer, sequence, position, feature), rounded here to ``encoding``.
     ``missing`` lists (layer, sequence) cells left unwritten, and with them their sequence's position peaks;
     ``complete=False`` leaves out the last layer of the last sequence. ``position_chunk`` splits the slices along
-    position, as capture does with long sequences.
+    position, as capture does with long sequences. ``floor``: magnitude below which the slices alone are zeroed.
     """
     layers, sequences, positions, features = next(iter(values.values())).shape
     dimensions = Dimensions(layers, sequences, positions, features)
@@ -132,7 +137,9 @@ def write_store(
         "token_nll": nll.astype(np.float32),
         "token_mask": np.zeros((sequences, positions), np.uint8),
     }
-    create_run(path, run_info(dimensions, list(values), encoding, aliases=aliases, model=model), specs, contents)
+    retention = f"floor={floor}" if floor else "slices" if slices else "peaks"
+    info = run_info(dimensions, list(values), encoding, aliases=aliases, model=model, retention=retention)
+    create_run(path, info, specs, contents)
     absent = set(missing) if complete else {*missing, (layers - 1, sequences - 1)}
     writer = RunWriter(path)
     held = {site: decoded_values(as_stored(array, encoding), encoding) for site, array in values.items()}
@@ -142,7 +149,8 @@ def write_store(
             own = array[:, sequence]
             for part in [slice(None)] if len(written) == layers else [slice(layer, layer + 1) for layer in written]:
                 if slices:
-                    writer.write(site, (part, sequence), as_stored(own[part], encoding))
+                    kept = own[part] if floor is None else _floored(own[part], Fraction(floor))
+                    writer.write(site, (part, sequence), as_stored(kept, encoding))
                 writer.write(layer_peak_name(site), (part, sequence), as_stored(_largest(own[part], axis=1), encoding))
             counts = [np.count_nonzero(~np.isfinite(cell)) for cell in own]
             writer.write(nonfinite_name(site), (slice(None), sequence), np.array(counts, np.uint64))
@@ -150,6 +158,12 @@ def write_store(
                 writer.write(position_peak_name(site), (sequence,), as_stored(_largest(own, axis=0), encoding))
         writer.commit(written, [sequence])
     return held
+
+
+def _floored(values: Array, floor: Fraction) -> Array:
+    """``values`` with zero for those whose magnitude is below ``floor``, compared one by one as fractions."""
+    below = [math.isfinite(value) and abs(Fraction(value)) < floor for value in values.ravel().tolist()]
+    return np.where(np.reshape(below, values.shape), np.float32(0), values)
 
 
 def _largest(values: Array, axis: int) -> Array:

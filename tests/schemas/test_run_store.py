@@ -200,7 +200,7 @@ def test_a_newer_minor_version_is_read_and_its_attributes_survive(make_store: Ma
 
     def newer(metadata: dict[str, Any]) -> None:
         attributes = metadata["attributes"]
-        attributes |= {"format_version": "1.9", "retention": {"floor": 5}}
+        attributes |= {"format_version": "1.9", "observatory": {"floor": 5}}
         attributes["model"]["tied"] = True
         attributes["sites"]["ln_mlp"]["norm"] = "rms"
         attributes["corpus"]["packing"] = ["a", "b"]
