@@ -7,9 +7,9 @@ import platform
 import sys
 from pathlib import Path
 
-from bench import capture_overhead, threshold_answers
+from bench import capture_overhead, layer_reading, threshold_answers
 
-BENCHMARKS = (capture_overhead, threshold_answers)
+BENCHMARKS = (capture_overhead, layer_reading, threshold_answers)
 DOCUMENT = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 
 HEADER = """\

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from schemas.errors import InputError
 
-__all__ = ["available_memory_bytes", "choose_device", "device_name"]
+__all__ = ["available_memory_bytes", "choose_device", "copied_aside", "device_name", "moment", "staging_buffer"]
 
 
 def choose_device(requested: str) -> torch.device:
@@ -60,3 +61,28 @@ def _container_memory_bytes() -> list[int]:
                 used = int((folder / "memory.current").read_text())
                 return [] if limit == "max" else [max(0, int(limit) - used)]
     return []
+
+
+def staging_buffer(size_bytes: int, device: torch.device) -> torch.Tensor | None:
+    """Host memory from which ``device`` copies at full speed; None where the device's own is the host's."""
+    if device.type == "cpu":
+        return None
+    return torch.empty(size_bytes, dtype=torch.uint8, pin_memory=device.type != "mps")
+
+
+def moment(device: torch.device) -> Any:
+    """What was asked of ``device`` up to now, for ``copied_aside`` to wait for; None on a CPU, where it is done."""
+    return None if device.type == "cpu" else torch.accelerator.current_stream(device).record_event()
+
+
+def copied_aside(target: torch.Tensor, source: torch.Tensor, after: Any) -> None:
+    """Copy ``source``, in host memory, to ``target`` on an accelerator, beside what it computes and after ``after``.
+
+    It is there when this returns: only this thread waits.
+    """
+    aside = torch.Stream(device=target.device)
+    if after is not None:
+        aside.wait_event(after)
+    with aside:
+        target.copy_(source, non_blocking=True)
+    aside.synchronize()

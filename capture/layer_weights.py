@@ -1,144 +1,189 @@
 """One decoder layer's weights at a time, from a checkpoint in its original format.
 
-The only module that touches transformers' semi-private loading interface (5.23): its converter turns the tensors of a
-checkpoint (experts apart, MXFP4 blocks, old names) into the parameters of a model built on the meta device. Each
-tensor is read once, by pread: mapped pages would count as resident memory.
+What transformers' converter only moves and casts is read straight into one of two buffers; MXFP4 is unpacked by table;
+all else the converter computes. The first layer of each shape is compared with the converter's own result.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import re
-from collections.abc import Iterable, Mapping
+import os
+import threading
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
-from types import EllipsisType
-from typing import Any
 
 import torch
+from torch import nn
 
+from capture.arena import Arenas, Layout
+from capture.comparison import Comparison
+from capture.converter import Converter
 from capture.model_facts import Skeleton
+from capture.mxfp4 import mxfp4_table
+from capture.reading import Reader, Task, Views
+from capture.recipes import Group, Recipes
 from capture.shards import Shards
 from capture.sites import decoder_layers
-from schemas.errors import CaptureError, InputError
+from schemas.errors import CaptureError, InputError, OutlierFeaturesError
 
 __all__ = ["LayerWeights"]
 
-
 M_MMAP_THRESHOLD = -3
 """glibc's name for the size from which a block is mapped by itself, in malloc.h."""
-
-
-class _OnDisk:
-    """A tensor of a checkpoint as the converter takes it: read when it is indexed."""
-
-    def __init__(self, shards: Shards, name: str) -> None:
-        self._shards = shards
-        self._name = name
-
-    def __getitem__(self, index: EllipsisType) -> torch.Tensor:
-        return self._shards.read(self._name)[index]
-
-    def is_floating_point(self) -> bool:
-        return self._shards.tensors[self._name].dtype.is_floating_point
+READERS = max(2, min(4, os.cpu_count() or 1))
 
 
 class LayerWeights:
     """Loads and releases the weights of ``skeleton.model``, a layer at a time, and all the rest at once.
 
-    After construction nothing is loaded. ``path`` and ``layers`` are the model's list of decoder layers.
+    After construction nothing is loaded. ``path`` and ``layers`` are the model's list of decoder layers. At most two
+    layers are loaded at any time (capture/arena.py): load the next one while one computes, and the one after that when
+    it has been released. Different layers may be loaded and released in different threads.
     """
 
     def __init__(self, folder: Path, skeleton: Skeleton, device: torch.device, shards: Shards | None = None) -> None:
-        """Find where each tensor of the checkpoint belongs; raises InputError for an unreadable file."""
-        from transformers.conversion_mapping import get_model_conversion_mapping
+        """Learn where each tensor of the checkpoint belongs, from names and shapes; ``shards`` are those of ``folder``.
 
+        Raises InputError, naming file and tensor, where a file is unreadable or truncated, or the checkpoint does not
+        fill the model.
+        """
         _return_freed_memory()
         self.model = skeleton.model
-        self._dtype = skeleton.dtype
-        self._device = device
-        self._quantizer = _dequantizer(skeleton)
-        self._mapping = get_model_conversion_mapping(self.model, None, self._quantizer)
         self.path, self.layers = decoder_layers(self.model)
         self.shards = Shards.in_folder(folder) if shards is None else shards
         self._folder = folder
-        self._tensors = self._by_layer({name: _OnDisk(self.shards, name) for name in self.shards.tensors})
-
-    def _by_layer(self, tensors: Mapping[str, Any]) -> dict[int | None, dict[str, Any]]:
-        """Checkpoint tensors by the layer that they become part of, None for those outside any layer.
-
-        Tensors that become no parameter (multi-token prediction, an extra layer, saved masks) are left out.
-        """
-        from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
-
-        renamings = [entry for entry in self._mapping if isinstance(entry, WeightRenaming)]
-        converters = [entry for entry in self._mapping if isinstance(entry, WeightConverter)]
-        prefix = self.model.base_model_prefix
-        state = self.model.state_dict()
-        layer_of = re.compile(re.escape(self.path) + r"\.(\d+)\.")
-        found: dict[int | None, dict[str, Any]] = {None: {}, **{index: {} for index in range(len(self.layers))}}
-        for name, tensor in tensors.items():
-            target, _ = rename_source_key(name, renamings, converters, prefix, state)
-            if target not in state and name in state:
-                target, _ = rename_source_key(name, [], [], base_model_prefix=prefix, meta_state_dict=state)
-            if target in state:
-                match = layer_of.match(target)
-                found[int(match[1]) if match else None][name] = tensor
-        return found
+        self._device = device
+        self._converter = Converter(skeleton)
+        self._recipes = Recipes(self._converter, self.shards)
+        self._recipes.require_complete(folder)
+        self._reader = Reader(self.shards, cache(mxfp4_table))
+        self._comparison = Comparison(self._converter, self.shards)
+        self._loading = threading.Lock()
+        self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="weights")
+        self._layouts = [
+            Layout.of(target for group in self._recipes.groups[index] for target in group.recipe.targets)
+            for index in range(len(self.layers))
+        ]
+        self._arenas: Arenas | None = None
+        self._released: dict[int, dict[str, nn.Parameter | torch.Tensor]] = {}
 
     def files(self, index: int | None) -> list[str]:
         """Names of the checkpoint's files that layer ``index`` is read from, None for what belongs to no layer."""
-        return sorted({self.shards.tensors[name].file for name in self._tensors[index]})
+        return sorted({self.shards.tensors[name].file for name in self._recipes.names(index)})
 
     def load_outside(self) -> None:
         """Load what belongs to no layer (embeddings, final norm, output head), tie what is tied, compute buffers."""
         self._compute_buffers()
-        self._load(None)
+        with self._naming("the weights outside its layers"):
+            names = self._recipes.names(None)
+            wrong = self._converter.load({name: self.shards.lazy(name) for name in names}, self._device).wrong
+        if wrong:
+            raise InputError(f"{self._folder}: {len(wrong)} tensors do not fit the model, first {min(wrong.values())}")
         self.model.tie_weights()
         inside = f"{self.path}."
         held = (*self.model.named_parameters(), *self.model.named_buffers())
-        self._require_loaded((name, tensor) for name, tensor in held if not name.startswith(inside))
+        missing = [name for name, tensor in held if tensor.is_meta and not name.startswith(inside)]
+        if missing:
+            raise InputError(f"{self._folder}: {len(missing)} tensors are missing, first {missing[0]}")
 
     def load_layer(self, index: int) -> None:
-        """Load layer ``index`` onto the device; raises InputError naming a tensor that is missing or misshapen."""
-        self._load(index)
-        layer = self.layers[index]
-        held = (*layer.named_parameters(), *layer.named_buffers())
-        self._require_loaded((f"{self.path}.{index}.{name}", tensor) for name, tensor in held)
+        """Load layer ``index`` onto the device.
+
+        Raises InputError where a tensor cannot be read or converted, RuntimeError where two layers are loaded already.
+        """
+        with self._loading:
+            if self._arenas is None:
+                self._arenas = Arenas(max(layout.size_bytes for layout in self._layouts), self._device)
+            layout = self._layouts[index]
+            views = layout.views(self._arenas.take(index))
+            try:
+                with self._naming(f"layer {index}"):
+                    apart = self._read(index, views)
+                on_device = layout.views(self._arenas.filled(index, layout.size_bytes))
+            except BaseException:
+                self._arenas.release(index)
+                raise
+            self._set(index, on_device | {name: tensor.to(self._device) for name, tensor in apart.items()})
+
+    def _read(self, index: int, views: Views) -> dict[str, torch.Tensor]:
+        """Fill ``views``; what the converter gives in another layout than theirs, to be used as it is."""
+        groups = self._recipes.groups[index]
+        tasks: list[Task] = []
+        for group in groups:
+            if group.recipe.placed and not group.recipe.checked:
+                self._comparison.place(group, views)
+            elif group.recipe.placed or group.recipe.packed:
+                tasks += self._reader.tasks(group, views)
+        self._do(tasks)
+        apart: dict[str, torch.Tensor] = {}
+        for group in groups:
+            if group.recipe.packed and not group.recipe.checked:
+                self._comparison.unpacked(group, views)
+            if not (group.recipe.placed or group.recipe.packed):
+                apart |= self._convert(group, views)
+        return apart
 
     def release_layer(self, index: int) -> None:
-        """Give the memory of layer ``index`` back."""
-        self.layers[index].to("meta")
+        """Let another layer have the memory of layer ``index``, whose parameters lie on the meta device again."""
+        for name, tensor in self._released.pop(index, {}).items():
+            self._put(index, name, tensor)
+        if self._arenas is not None:
+            self._arenas.release(index)
 
-    def _load(self, index: int | None) -> None:
-        from transformers.core_model_loading import convert_and_load_state_dict_in_model
-        from transformers.modeling_utils import LoadStateDictConfig
+    def _set(self, index: int, tensors: Views) -> None:
+        held = self._released[index] = {}
+        for name, tensor in tensors.items():
+            held[name] = self._put(index, name, tensor)
 
-        where = "the weights outside its layers" if index is None else f"layer {index}"
-        try:
-            report, _ = convert_and_load_state_dict_in_model(
-                self.model,
-                self._tensors[index],
-                LoadStateDictConfig(
-                    dtype=self._dtype,
-                    dtype_plan=self.model._get_dtype_plan(self._dtype),
-                    weight_mapping=self._mapping,
-                    hf_quantizer=self._quantizer,
-                    device_map={"": self._device},
-                ),
+    def _put(self, index: int, name: str, tensor: torch.Tensor) -> nn.Parameter | torch.Tensor:
+        """Set parameter or buffer ``name`` of layer ``index``; what was there before."""
+        path, _, own = name.rpartition(".")
+        module = self.layers[index].get_submodule(path)
+        if own in module._buffers:
+            before = module._buffers[own]
+            module._buffers[own] = tensor
+        else:
+            before = module._parameters[own]
+            module._parameters[own] = (
+                tensor if isinstance(tensor, nn.Parameter) else nn.Parameter(tensor, requires_grad=False)
             )
-        except CaptureError:  # a shard that could not be fetched is no fault of the checkpoint
+        if before is None:
+            raise CaptureError(f"layer {index} has no parameter {name}")
+        return before
+
+    def _do(self, tasks: Iterable[Task]) -> None:
+        """Do them all in threads. Wait for all even where one fails: they write to a buffer that others will use."""
+        running = [self._pool.submit(task) for task in tasks]
+        errors = [error for each in running if (error := each.exception()) is not None]
+        if errors:
+            raise errors[0]
+
+    def _convert(self, group: Group, views: Views) -> dict[str, torch.Tensor]:
+        """Let the converter compute a group; what it gives in another layout than contiguous, to be used as it is."""
+        result = self._converter.convert({name: self.shards.lazy(name) for name in group.names})
+        if result.wrong:
+            raise InputError(f"{self._folder}: {min(result.wrong.values())}")
+        apart = {}
+        for target in group.recipe.targets:
+            tensor = result.parameters[group.prefix + target.name]
+            if tensor.is_contiguous():
+                views[target.name].copy_(tensor)
+            else:
+                apart[target.name] = tensor
+        return apart
+
+    @contextlib.contextmanager
+    def _naming(self, where: str) -> Iterator[None]:
+        """Say of any error in loading what was being loaded."""
+        try:
+            yield
+        except OutlierFeaturesError:  # a shard that could not be fetched is no fault of the checkpoint
             raise
         except (OSError, RuntimeError, ValueError) as error:
             raise InputError(f"{self._folder}: {where} cannot be loaded: {str(error).strip()[:300]}") from error
-        wrong = [*map(str, report.mismatched_keys), *map(str, report.conversion_errors)]
-        if wrong:
-            raise InputError(f"{self._folder}: {where}: {len(wrong)} tensors do not fit the model, first {wrong[0]}")
-
-    def _require_loaded(self, tensors: Iterable[tuple[str, torch.Tensor]]) -> None:
-        missing = [name for name, tensor in tensors if tensor.is_meta]
-        if missing:
-            raise InputError(f"{self._folder}: {len(missing)} tensors are missing, first {missing[0]}")
 
     def _compute_buffers(self) -> None:
         """Compute the buffers that no checkpoint holds (rotary frequencies, scales), as the model initialises them.
@@ -179,15 +224,3 @@ def _return_freed_memory() -> None:
     """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2**20)
-
-
-def _dequantizer(skeleton: Skeleton) -> Any:
-    """What turns MXFP4 blocks and scales into ``skeleton.dtype``; None for an unquantised checkpoint."""
-    if skeleton.facts.quantisation is None:
-        return None
-    from transformers import Mxfp4Config
-    from transformers.quantizers.auto import AutoHfQuantizer
-
-    quantizer = AutoHfQuantizer.from_config(Mxfp4Config(dequantize=True), pre_quantized=True)
-    quantizer.preprocess_model(model=skeleton.model, dtype=skeleton.dtype, device_map={"": "cpu"}, use_kernels=False)
-    return quantizer

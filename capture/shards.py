@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
+from types import EllipsisType, MappingProxyType
 from typing import Any
 
 import torch
@@ -78,6 +78,20 @@ def stored_tensors(file: str, header: Mapping[str, Any], start: int) -> dict[str
     return tensors
 
 
+class _Lazy:
+    """A tensor of a checkpoint that is read when it is indexed, as transformers' converter takes it."""
+
+    def __init__(self, shards: Shards, name: str) -> None:
+        self._shards = shards
+        self._name = name
+
+    def __getitem__(self, index: EllipsisType) -> torch.Tensor:
+        return self._shards.read(self._name)[index]
+
+    def is_floating_point(self) -> bool:
+        return self._shards.tensors[self._name].dtype.is_floating_point
+
+
 class Shards:
     """The files of a checkpoint. ``tensors`` is known from the start; a file is there from when ``locate`` returns.
 
@@ -134,6 +148,10 @@ class Shards:
         tensor = torch.empty(stored.shape, dtype=stored.dtype)
         self.read_into(name, tensor.reshape(-1).view(torch.uint8).numpy().data)
         return tensor
+
+    def lazy(self, name: str) -> _Lazy:
+        """Tensor ``name``, to be read into memory of its own whenever it is indexed with ``...``."""
+        return _Lazy(self, name)
 
     def close(self, files: Iterable[str] | None = None) -> None:
         """Close ``files``, all where None: what is removed then is gone. One that is read again is located again."""

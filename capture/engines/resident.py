@@ -9,10 +9,13 @@ from typing import Any
 import numpy.typing as npt
 import torch
 
+from capture.converter import Converter
 from capture.loss import decoder_of, token_nll
 from capture.model_facts import Skeleton
 from capture.observation import observe
 from capture.plan import CapturePlan, batches
+from capture.recipes import Recipes
+from capture.shards import Shards
 from capture.sink import Sink
 from schemas.errors import CapacityError, InputError
 
@@ -26,6 +29,7 @@ def load_model(folder: Path, skeleton: Skeleton, device: torch.device) -> Any:
     """
     from transformers import AutoModelForCausalLM
 
+    Recipes(Converter(skeleton), Shards.in_folder(folder)).require_complete(folder)
     options: dict[str, Any] = {}
     if skeleton.facts.quantisation == "mxfp4":
         from transformers import Mxfp4Config
