@@ -44,7 +44,9 @@ class LayerCheckpoints:
         def save() -> None:
             from safetensors.torch import save_file
 
-            self._folder.mkdir(exist_ok=True)
+            if not self._folder.is_dir():
+                self._folder.mkdir(exist_ok=True)
+                flush(self._folder.parent)
             draft = file.with_suffix(".partial")
             save_file(kept, draft, {"done": str(done), "sequences": _described(batch, wanted)})
             flush(draft)

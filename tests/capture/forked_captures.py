@@ -7,7 +7,7 @@ a capture starts in milliseconds. One JSON object a line comes in, one goes out:
     {"status": -9, "seconds": 0.53, "signalled": true, "output": "..."}
 
 ``folder`` becomes the capture's working directory. The signal is sent ``delay_seconds`` after a path that matches
-``after_new`` and did not exist before appears, or after the start where there is no pattern; never where there is no
+``after_new`` appears or is replaced, or after the start where there is no pattern; never where there is no
 signal. ``status`` is the exit status, or minus the signal that ended the process.
 """
 
@@ -30,6 +30,7 @@ __all__ = ["Answer", "Captures", "capturing_processes"]
 
 Answer = dict[str, Any]
 Captures = Callable[..., Answer]
+Seen = set[tuple[str, int, int]]
 
 
 def main() -> None:
@@ -58,7 +59,7 @@ def _answer(request: dict[str, Any]) -> Answer:
         return {"status": code, "seconds": seconds, "signalled": signalled, "output": output.read()}
 
 
-def _signal(child: int, request: dict[str, Any], pattern: str | None, before: set[str]) -> tuple[bool, int]:
+def _signal(child: int, request: dict[str, Any], pattern: str | None, before: Seen) -> tuple[bool, int]:
     """Send the signal at its moment, then wait: whether it was sent before the end, and the wait status."""
     while pattern is not None and not _matches(request["folder"], pattern) - before:
         ended, status = os.waitpid(child, os.WNOHANG)
@@ -74,8 +75,14 @@ def _signal(child: int, request: dict[str, Any], pattern: str | None, before: se
     return "signal" in request, os.waitpid(child, 0)[1]
 
 
-def _matches(folder: str, pattern: str | None) -> set[str]:
-    return set() if pattern is None else set(glob.glob(pattern, root_dir=folder))
+def _matches(folder: str, pattern: str | None) -> Seen:
+    """Paths with inode and time: a file that is replaced is another."""
+    found = set()
+    for path in [] if pattern is None else glob.glob(pattern, root_dir=folder):
+        with contextlib.suppress(FileNotFoundError):
+            about = os.stat(os.path.join(folder, path))
+            found.add((path, about.st_ino, about.st_mtime_ns))
+    return found
 
 
 def _capture(request: dict[str, Any], output: IO[str]) -> NoReturn:

@@ -34,7 +34,10 @@ MIXTURES = {
     "glm_moe_dsa": (4, 1, 2),
 }
 
-PACKED_OR_UNUSED = r"e_score_correction_bias$|_(scales|blocks)$|^mtp\.|layers\.46\.|\.(attn|attention)\.(masked_)?bias$|inv_freq$|layer_scalar$"
+PACKED_OR_UNUSED = (
+    r"e_score_correction_bias$|layer_scalar$|_(scales|blocks)$|^mtp\.|layers\.46\.|"
+    r"\.(attn|attention)\.(masked_)?bias$|inv_freq$"
+)
 """Tensors of a checkpoint that are no parameters of the model's class, or not in their own shape."""
 
 
