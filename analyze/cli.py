@@ -55,7 +55,11 @@ def build_parser() -> argparse.ArgumentParser:
         choices=tuple(DEFINITIONS),
         help=f"what is counted; see below (default {DEFAULT_DEFINITION})",
     )
-    add("--sites", metavar="SITE,...", help="sites to look at (default: all that the store holds, each tensor once)")
+    add(
+        "--sites",
+        metavar="SITE,...",
+        help="sites to look at (default: all that the store holds but the residual, each tensor once)",
+    )
     add(
         "--engine",
         default="auto",

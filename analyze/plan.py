@@ -14,7 +14,7 @@ from analyze.quantities import counted, decimal_text
 from analyze.question import Question
 from schemas.bits import Encoding, magnitude_value, threshold_bits
 from schemas.errors import InputError, StoreError
-from schemas.layout import Dimensions, layer_peak_name, position_peak_name
+from schemas.layout import RESIDUAL, Dimensions, layer_peak_name, position_peak_name
 from schemas.run import Run
 
 __all__ = ["MAX_DETAILED_THRESHOLDS", "Plan", "make_plan"]
@@ -27,7 +27,8 @@ MAX_DETAILED_THRESHOLDS = 256
 class Plan:
     """A question made definite for one store.
 
-    ``sequences`` are the ones analysed; ``arrays`` the stored arrays of the sites, in their order. ``thresholds``
+    ``sequences`` are the ones analysed; ``arrays`` the stored arrays of the sites, in their order, and
+    ``stored_sites`` what the store holds by itself. ``thresholds``
     are the distinct bit patterns of the magnitudes, ascending, and ``threshold_of`` says for each magnitude which
     one is its own. ``layers_total`` is C of docs/definitions.md (cells or blocks), ``positions_total`` the positions
     of one scope.
@@ -35,6 +36,7 @@ class Plan:
 
     question: Question
     sites: tuple[str, ...]
+    stored_sites: tuple[str, ...]
     arrays: tuple[str, ...]
     sequences: tuple[int, ...]
     dimensions: Dimensions
@@ -62,6 +64,11 @@ class Plan:
     def answered_from(self) -> str:
         """Which arrays the answer comes from: ``peaks``, ``slices`` or ``peaks+slices``."""
         return "peaks+slices" if self.question.details and self.count_engine == "peaks" else self.count_engine
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Sites that the store holds and that count only where they are asked for: the residual."""
+        return tuple(site for site in self.stored_sites if site not in self.sites and self.question.sites is None)
 
     def is_exact(self, magnitude: Fraction) -> bool:
         """True where the store's encoding holds the magnitude itself, so that a hit can be a tie."""
@@ -103,6 +110,7 @@ def make_plan(run: Run, question: Question) -> Plan:
     return Plan(
         question=question,
         sites=sites,
+        stored_sites=tuple(run.info.stored_sites),
         arrays=arrays,
         sequences=sequences,
         dimensions=dimensions,
@@ -120,8 +128,8 @@ def make_plan(run: Run, question: Question) -> Plan:
 
 def _sites(run: Run, question: Question) -> tuple[str, ...]:
     stored = tuple(run.info.stored_sites)
-    if question.sites is None:
-        return stored
+    if question.sites is None:  # definitions are about what enters the blocks, unless nothing else is stored
+        return tuple(site for site in stored if site != RESIDUAL) or stored
     for site in question.sites:
         if site not in run.info.sites:
             raise InputError(f"{run.path} has no site {site!r}; it has: {', '.join(run.info.sites)}")

@@ -16,7 +16,10 @@ ENGINES = ("auto", "peaks", "slices")
 
 @dataclass(frozen=True)
 class Question:
-    """All that decides an answer beside the store itself. ``sites`` None means every site stored by itself."""
+    """All that decides an answer beside the store itself.
+
+    ``sites`` None means every site that is stored by itself, without the residual.
+    """
 
     definition: Definition
     magnitudes: tuple[Fraction, ...]

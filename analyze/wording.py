@@ -107,6 +107,10 @@ def notes(results: Sequence[Result]) -> list[str]:
             "common feature: the counted one with most hits in all analysed sequences, and the quartiles of those hits."
         )
     lines.append(f"Answered from {', '.join(sorted({answered_words(plan) for plan in plans}))}.")
+    for plan, name in zip(plans, names, strict=True):
+        if plan.left_out:
+            left = ", ".join(plan.left_out)
+            lines.append(f"{name}: {left}, stored too, is not among these cells; --sites {left} looks at it.")
     for result in {result.store: result for result in results}.values():
         if result.nonfinite:
             lines.append(

@@ -16,6 +16,7 @@ from capture.corpus import WindowSettings, load_tokenizer, read_corpus
 from capture.engines.resident import capture_resident, load_model
 from capture.loss import decoder_of, token_nll
 from capture.model_facts import build_skeleton
+from capture.norms import with_norms
 from capture.plan import make_plan
 from capture.session import CaptureSettings, run_capture
 from capture.sink import Sink
@@ -40,7 +41,7 @@ def run() -> Iterator[Comparison]:
     skeleton = build_skeleton(source.folder, "auto")
     plan = make_plan(
         skeleton.facts,
-        find_sites(skeleton.model),
+        with_norms(skeleton.model, find_sites(skeleton.model)),
         encoding_named("bfloat16"),
         sequences=SEQUENCES,
         length=LENGTH,

@@ -81,7 +81,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="of the hidden states: slices, all of them (default); floor=M, zero for values below M, which answers "
         "every question at M or more; peaks, none. Peaks are kept exactly in each case",
     )
-    parser.add_argument("--sites", metavar="S", help="of ln_attn,ln_mlp (default: all that the model has)")
+    parser.add_argument("--sites", metavar="S", help="of ln_attn,ln_mlp,residual (default: all but the residual)")
     parser.add_argument("--seed", type=int, metavar="N", help="shuffle documents (default: the source's own order)")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing store")
     parser.add_argument(

@@ -39,6 +39,7 @@ class SiteHooks:
         self._layers: Container[int] | None = None
         self._fired: set[tuple[str, int]] = set()
         self._shared: dict[int, tuple[str, torch.Tensor]] = {}
+        self._watching = False
         self._shared_sites = {name for site in sites if site.alias for name in (site.name, site.alias)}
 
     def __enter__(self) -> SiteHooks:
@@ -65,9 +66,16 @@ class SiteHooks:
         self._layers = layers
         self._fired.clear()
         self._shared.clear()
+        self._watching = True
 
     def check(self) -> None:
-        """Raise CaptureError unless every site of every layer fired since ``expect``; a second time it never does."""
+        """Raise CaptureError unless every site of every layer fired since ``expect``; a second time it never does.
+
+        What runs after it, until the next ``expect``, is not looked at: layers are called without computing where a
+        model's own end is to run (``layer_calls.run_with_last_hidden``).
+        """
+        self._watching = False
+        self._shared.clear()
         silent = [
             f"{site.name} of layer {layer} ({path})"
             for site in self._sites
@@ -82,6 +90,8 @@ class SiteHooks:
 
     def _hook(self, site: Site, layer: int, path: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if not self._watching:
+                return
             hidden = self._checked(kwargs.get("hidden_states", args[0] if args else None), f"{site.name} at {path}")
             if (site.name, layer) in self._fired:
                 raise CaptureError(
@@ -114,10 +124,7 @@ class SiteHooks:
         return hidden.reshape(self._shape)
 
     def _same_tensor(self, site: Site, layer: int, hidden: torch.Tensor) -> None:
-        if layer not in self._shared:
-            self._shared[layer] = (site.name, hidden)
-            return
-        other, first = self._shared.pop(layer)
+        other, first = self._shared.setdefault(layer, (site.name, hidden))
         if first.data_ptr() != hidden.data_ptr() and not torch.equal(first, hidden):
             raise CaptureError(
                 f"layer {layer}: {site.name} and {other} were taken for one tensor, as the layer has one norm, but "

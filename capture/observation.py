@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import torch
 
 from capture.hooks import SiteHooks
+from capture.norm_hooks import NormHooks
 from capture.plan import CapturePlan
 from capture.routing import RoutingHooks
 from capture.sink import Sink
@@ -75,7 +76,8 @@ class Observation:
 
 def observe(model: Any, plan: CapturePlan, dtype: torch.dtype, sink: Sink) -> Observation:
     """The observers that ``plan`` asks for, handing what they see of ``model`` to ``sink``."""
-    observers: list[Observer] = [SiteHooks(model, plan.sites, dtype, sink.cell)]
+    norms = NormHooks(model, plan, sink, sink.cell)
+    observers: list[Observer] = [SiteHooks(model, plan.sites, dtype, norms.site), norms]
     if plan.routing is not None and plan.dimensions.ranks:
         observers.append(RoutingHooks(model, plan.routing, sink.observe))
     return Observation(plan, observers)

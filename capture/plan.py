@@ -183,7 +183,8 @@ def make_plan(
     experts = routing.experts if routing and routing.peak_absent is None else 0
     dimensions = Dimensions(facts.layers, sequences, length, facts.hidden_size, ranks, experts)
     stored = [site.name for site in sites if site.alias is None]
-    arrays = plan_arrays(dimensions, stored, encoding, slices=retention.slices)
+    norms = {site.name: site.norm for site in sites if site.norm is not None}
+    arrays = plan_arrays(dimensions, stored, encoding, norms=norms, slices=retention.slices)
     return CapturePlan(
         facts, tuple(sites), dimensions, encoding, batch_size, arrays, coupling, retention, routing=routing
     )
@@ -258,7 +259,7 @@ def describe_plan(
         ("parameters", f"{human_count(facts.total_parameters)}, {human_count(facts.active_parameters)} active a token"),
         ("dtype", f"{plan.encoding.name} (checkpoint: {facts.quantisation or facts.native_dtype})"),
         ("sites", sites),
-        *((f"  {site.name}", _module_pattern(site)) for site in plan.sites),
+        *((f"  {site.name}", f"{_module_pattern(site)}{_norm_in_words(site)}") for site in plan.sites),
         *([("routing", routing_in_words(plan.routing))] if plan.routing else []),
         ("tokens", f"{windows_in_words(d)} = {d.sequences * d.positions:,}"),
         ("engine", f"{plan.engine}: {plan.engine_reason}"),
@@ -289,6 +290,18 @@ def _module_pattern(site: Site) -> str:
         pattern = f"{head.rsplit('.', 1)[0]}.*.{child}"
         counts[pattern] = counts.get(pattern, 0) + 1
     return ", ".join(f"{pattern} ({count} layer{'s' * (count != 1)})" for pattern, count in counts.items())
+
+
+def _norm_in_words(site: Site) -> str:
+    """``, fed by input_layernorm (rms norm, eps 1e-06, gain 1 + weight)``, or why no norm is known to feed it."""
+    if site.norm is None:
+        return ""
+    if site.norm.kind is None:
+        return f"; no norm: {site.norm.reason}"
+    names = ", ".join(dict.fromkeys(path.rsplit(".", 1)[-1] for path in site.norm.modules if path))
+    gain = f", gain {'1 + ' * site.norm.one_plus}{site.norm.gain}" if site.norm.gain else ""
+    bias = f", bias {site.norm.bias}" if site.norm.bias else ""
+    return f", fed by {names} ({site.norm.kind} norm, eps {site.norm.eps:g}{gain}{bias})"
 
 
 def shortfalls(plan: CapturePlan, available_bytes: int | None, disk_free_bytes: int) -> list[str]:

@@ -100,7 +100,9 @@ def describe_run(
         command=list(command),
         bits=dtype,  # type: ignore[arg-type]
         retention=str(plan.retention),
-        sites={site.name: SiteInfo(alias=site.alias, modules=list(site.modules)) for site in plan.sites},
+        sites={
+            site.name: SiteInfo(alias=site.alias, modules=list(site.modules), norm=site.norm) for site in plan.sites
+        },
         model=model,
         corpus=corpus,
         software=software,

@@ -6,7 +6,8 @@ import contextlib
 import shlex
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from capture.engines.streamed import capture_streamed
 from capture.experts import find_routing
 from capture.layer_weights import LayerWeights
 from capture.model_facts import build_skeleton
+from capture.norms import with_norms
 from capture.passing_shards import EvictingWeights, remove_shards
 from capture.plan import (
     CapturePlan,
@@ -49,7 +51,7 @@ from capture.progress import Progress
 from capture.record import describe_run
 from capture.resume import LayerCheckpoints
 from capture.sink import Sink
-from capture.sites import find_sites
+from capture.sites import Site, find_sites
 from capture.snapshot import find_snapshot
 from capture.summary import summarise
 from capture.text import TextSource, parse_text, pinned
@@ -116,9 +118,12 @@ def run_capture(settings: CaptureSettings) -> int:
     batch_size = settings.batch_size
     if batch_size is None:  # resuming keeps the batch size, which may decide the last bit of a sum
         batch_size = existing.info.software.batch_size if existing else 1
+    sites = with_norms(skeleton.model, find_sites(skeleton.model, settings.sites))
+    if existing is not None:
+        sites = _as_begun(sites, existing)
     plan = make_plan(
         skeleton.facts,
-        find_sites(skeleton.model, settings.sites),
+        sites,
         encoding,
         sequences=settings.sequences,
         length=settings.length,
@@ -271,6 +276,12 @@ def _corpus(text: TextSource, folder: Path, windows: WindowSettings, existing: R
         token_sha256=corpus.token_sha256,
     )
     return corpus, info
+
+
+def _as_begun(sites: Sequence[Site], existing: Run) -> tuple[Site, ...]:
+    """``sites`` without norms where ``existing`` was begun by a version that did not look for them (format 1.0)."""
+    begun = existing.info.sites
+    return tuple(replace(s, norm=None) if s.name in begun and begun[s.name].norm is None else s for s in sites)
 
 
 def _require_arrays(existing: Run, plan: CapturePlan) -> None:

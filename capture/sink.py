@@ -106,6 +106,7 @@ class Sink:
             if spec.dims[:2] == ("layer", "sequence") and spec.name not in (*self.sites, "committed")
         ]
         self._gathered: dict[str, dict[int, torch.Tensor]] = {}
+        self._of_layers: dict[tuple[str, int], Future[None]] = {}
         self.position_peaks: dict[str, torch.Tensor] = {}
         self._scratch: torch.Tensor | None = None
         self._buffers = HostBuffers()
@@ -173,6 +174,15 @@ class Sink:
         """
         self._gathered[name][layer] = values
 
+    def observe_layer(self, name: str, layer: int, values: torch.Tensor) -> None:
+        """What all sequences have in one layer of the array ``name``, whose dims begin with layer alone.
+
+        It is written the first time that it is observed, and no cell is committed before it is on disk.
+        """
+        if (name, layer) not in self._of_layers:
+            self._write(name, (layer,), values.cpu().numpy())
+            self._of_layers[name, layer] = self._pending[-1]
+
     def finish(self, token_nll: torch.Tensor) -> None:
         """End the batch: its peaks, counts and ``token_nll`` (batch, position), then, all written, its commit."""
         for site in self.sites:
@@ -208,7 +218,7 @@ class Sink:
             for sequence in self._wanted:
                 row = sequence - self._batch.start
                 self._write(spec.name, (slice(layers.start, layers.stop), sequence), values[:, row])
-        pending, wanted = tuple(self._pending), self._wanted
+        pending, wanted = (*self._pending, *self._of_layers.values()), self._wanted
 
         def commit() -> None:
             for future in pending:

@@ -2,6 +2,7 @@
 
 The sites are module *inputs* ("the tensor that enters"), not norms found by name: in a pre-norm model that tensor is
 the norm's output bit for bit, and in a post-norm or sandwich-norm model it still is what the block computes with.
+The residual is the input of the decoder layer itself; it is a site where it is asked for.
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ from typing import Any
 from torch import nn
 
 from schemas.errors import InputError
+from schemas.layout import RESIDUAL
+from schemas.provenance import NormInfo
 
 __all__ = ["MLPS", "SITES", "TOKEN_MIXERS", "Site", "decoder_layers", "find_sites"]
 
 SITES = ("ln_attn", "ln_mlp")
+"""The sites that are captured unless others are asked for, in their order; the residual comes after them."""
 
 TOKEN_MIXERS = (
     "self_attn",
@@ -38,11 +42,13 @@ MLPS = ("mlp", "feed_forward", "block_sparse_moe", "ffn", "mlp_block", "moe", "f
 
 @dataclass(frozen=True)
 class Site:
-    """One site of a model: its name, one module path per layer, and the site whose tensor it shares, if any."""
+    """One site of a model: its name, one module path per layer, the site whose tensor it shares, if any, and what
+    is known of the norm that feeds it (``capture.norms`` finds out)."""
 
     name: str
     modules: tuple[str, ...]
     alias: str | None = None
+    norm: NormInfo | None = None
 
 
 def decoder_layers(model: Any) -> tuple[str, nn.ModuleList]:
@@ -69,16 +75,16 @@ def decoder_layers(model: Any) -> tuple[str, nn.ModuleList]:
 
 
 def find_sites(model: Any, wanted: Sequence[str] | None = None) -> tuple[Site, ...]:
-    """The sites of ``model`` in the order of ``SITES``, all that it has or those ``wanted``.
+    """The sites of ``model`` in the order of ``SITES``, all that it has or those ``wanted``, the residual last.
 
     A layer with a single norm feeds that norm's output to both its token mixer and its MLP (Cohere, Phi, Falcon,
     GPT-J): ``ln_mlp`` is then an alias of ``ln_attn``, which the capture verifies. Raises InputError with the layer's
     modules where a layer lacks a wanted site.
     """
-    unknown = [site for site in wanted or () if site not in SITES]
+    unknown = [site for site in wanted or () if site not in (*SITES, RESIDUAL)]
     if unknown or (wanted is not None and len(set(wanted)) < max(1, len(wanted))):
         problem = f"no site is called {unknown[0]!r}" if unknown else "a site is named twice"
-        raise InputError(f"--sites {','.join(wanted or ())}: {problem}; sites: {', '.join(SITES)}")
+        raise InputError(f"--sites {','.join(wanted or ())}: {problem}; sites: {', '.join((*SITES, RESIDUAL))}")
     path, layers = decoder_layers(model)
     candidates = {"ln_attn": TOKEN_MIXERS, "ln_mlp": MLPS}
     sites: list[Site] = []
@@ -102,6 +108,8 @@ def find_sites(model: Any, wanted: Sequence[str] | None = None) -> tuple[Site, .
         paths = tuple(f"{path}.{index}.{child}" for index, child in enumerate(modules))
         shares = name == "ln_mlp" and any(s.name == "ln_attn" for s in sites) and all(map(_has_one_norm, layers))
         sites.append(Site(name, paths, "ln_attn" if shares else None))
+    if wanted is not None and RESIDUAL in wanted:
+        sites.append(Site(RESIDUAL, tuple(f"{path}.{index}" for index in range(len(layers)))))
     return tuple(sites)
 
 

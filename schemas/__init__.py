@@ -7,6 +7,7 @@ from schemas.bits import ENCODINGS, Encoding, threshold_bits
 from schemas.dataset import open_run
 from schemas.errors import OutlierFeaturesError
 from schemas.provenance import FORMAT_VERSION, RunInfo
+from schemas.recovery import norm_input, recover_residual
 from schemas.run import Run
 
 __all__ = [
@@ -16,6 +17,8 @@ __all__ = [
     "OutlierFeaturesError",
     "Run",
     "RunInfo",
+    "norm_input",
     "open_run",
+    "recover_residual",
     "threshold_bits",
 ]

@@ -7,23 +7,28 @@ docs/store-format.md states it in words. Adding an array touches ``plan_arrays``
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from schemas.bits import Encoding
+from schemas.provenance import NormInfo
 
 __all__ = [
     "MASK_DOCUMENT_START",
     "MASK_SPECIAL",
     "MAX_CHUNK_BYTES",
+    "NORM_STATISTICS",
     "NO_EXPERT",
+    "RESIDUAL",
     "ArraySpec",
     "Dimensions",
     "layer_peak_name",
     "nonfinite_name",
+    "norm_array_name",
     "plan_arrays",
     "position_peak_name",
 ]
@@ -38,6 +43,12 @@ MASK_SPECIAL = 1
 """Bit of ``token_mask``: the token is one of the tokenizer's special tokens."""
 MASK_DOCUMENT_START = 2
 """Bit of ``token_mask``: the token is the first of a document."""
+
+RESIDUAL = "residual"
+"""The site that is the tensor entering a decoder layer: the residual stream, which no norm has been through."""
+
+NORM_STATISTICS: Mapping[str, tuple[str, ...]] = MappingProxyType({"rms": ("rms",), "layer": ("mean", "std")})
+"""What is stored of each token that enters a norm, by the norm's kind."""
 
 
 @dataclass(frozen=True)
@@ -105,13 +116,24 @@ def nonfinite_name(site: str) -> str:
     return f"{site}_nonfinite"
 
 
+def norm_array_name(site: str, quantity: str) -> str:
+    """Array of a site's norm: ``quantity`` is one of its statistics (``NORM_STATISTICS``), ``gain`` or ``bias``."""
+    return f"{site}_{quantity}"
+
+
 def plan_arrays(
-    dimensions: Dimensions, sites: Iterable[str], encoding: Encoding, *, slices: bool = True
+    dimensions: Dimensions,
+    sites: Iterable[str],
+    encoding: Encoding,
+    *,
+    norms: Mapping[str, NormInfo] | None = None,
+    slices: bool = True,
 ) -> tuple[ArraySpec, ...]:
     """Every array of a run with these stored ``sites``, in the order they are created.
 
     Each chunk is written whole by one writer: a chunk never spans two sequences, so processes that fill disjoint
-    sequences never share one. ``slices=False`` leaves out the hidden states and keeps their peaks.
+    sequences never share one; those without a sequence are the model's, and the same from any process. ``norms`` are
+    those that feed a site, by site. ``slices=False`` leaves out the hidden states and keeps their peaks.
     """
     whole = {name: dimensions.size(name) for name in ("layer", "sequence", "position", "feature", "rank", "expert")}
 
@@ -175,6 +197,17 @@ def plan_arrays(
             ),
             array(nonfinite_name(site), ("layer", "sequence"), np.dtype("uint64"), 0, ("sequence",)),
         ]
+        norm = (norms or {}).get(site)
+        if norm is not None and norm.kind is not None:
+            token, feature = ("layer", "sequence", "position"), ("layer", "feature")
+            specs += [
+                array(norm_array_name(site, quantity), token, np.dtype("float32"), nan, ("sequence",))
+                for quantity in NORM_STATISTICS[norm.kind]
+            ]
+            specs += [
+                array(norm_array_name(site, quantity), feature, np.dtype("float32"), nan, ("layer",))
+                for quantity in ("gain", *(["bias"] if norm.bias else []))
+            ]
     if dimensions.ranks:
         ranks = ("layer", "sequence", "position", "rank")
         specs += [

@@ -17,6 +17,7 @@ __all__ = [
     "FORMAT_VERSION",
     "CorpusInfo",
     "ModelInfo",
+    "NormInfo",
     "RoutingInfo",
     "RunInfo",
     "SignatureValue",
@@ -111,11 +112,25 @@ class SoftwareInfo(_Record):
     batch_size: int
 
 
+class NormInfo(_Record):
+    """The norm whose output a site is: ``y = z * gain + bias``, with ``z = x / sqrt(mean(x^2) + eps)`` for kind rms
+    and ``z = (x - mean) / sqrt(variance + eps)`` for kind layer. Without a kind nothing of a norm is stored."""
+
+    kind: Literal["rms", "layer"] | None = Field(default=None, description="what it divides by; null: no such norm")
+    eps: float | None = None
+    gain: str | None = Field(default=None, description="its parameter that multiplies; null: none does")
+    bias: str | None = Field(default=None, description="its parameter that is added; null: none is")
+    one_plus: bool = Field(default=False, description="it multiplies by 1 + w")
+    modules: list[str | None] = Field(default_factory=list, description="module per layer, null where there is none")
+    reason: str | None = Field(default=None, description="why a layer, or all of them, have none")
+
+
 class SiteInfo(_Record):
     """One site: which module's input it is, in which layers, or which other site holds the same tensor."""
 
     alias: str | None = Field(default=None, description="the site whose arrays hold this one's values")
     modules: list[str] = Field(default_factory=list, description="module per layer, e.g. model.layers.0.mlp")
+    norm: NormInfo | None = Field(default=None, description="the norm that feeds it; null: not looked for")
 
 
 class RoutingInfo(_Record):

@@ -120,8 +120,8 @@ class Run:
     def read(self, name: str, index: Index = ()) -> npt.NDArray[Any]:
         """``array(name)[index]`` as stored.
 
-        Raises CorruptChunkError naming the chunk that fails its checksum, or that is missing although its cell is
-        committed.
+        Raises CorruptChunkError naming the chunk that fails its checksum, or that is missing although its cell (of an
+        array without sequences: one of the layer's cells) is committed.
         """
         array = self.array(name)
         try:
@@ -142,15 +142,15 @@ class Run:
         """
         array = self.array(name)
         dims = array.metadata.dimension_names or ()  # type: ignore[union-attr]
-        if "sequence" not in dims:
+        if "layer" not in dims and "sequence" not in dims:
             return
         suspects = [c for c, place in pieces(array, index) if _is_fill(values[place], array.fill_value)]
         missing = absent_chunks(array, suspects)
         log = self.committed() if missing else None
         for coordinates in missing:
             spans = dict(zip(dims, selection(array, coordinates), strict=True))
-            cells = log[spans.get("layer", slice(None)), spans["sequence"]]  # type: ignore[index]
-            if cells.all():
+            cells = log[spans.get("layer", slice(None)), spans.get("sequence", slice(None))]  # type: ignore[index]
+            if cells.all() if "sequence" in dims else cells.any():
                 raise self._damaged(name, coordinates, "the file is missing")
 
     def _chunk_file(self, array: zarr.Array[Any], name: str, coordinates: tuple[int, ...]) -> Path:

@@ -91,7 +91,8 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(
     rows = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert "Qwen3ForCausalLM, 4 layers, hidden size 32" in rows["model"]
     assert rows["sites"] == "ln_attn, ln_mlp"
-    assert rows["ln_attn"] == "model.layers.*.self_attn (4 layers)"
+    norm = "(rms norm, eps 1e-06, gain weight)"
+    assert rows["ln_attn"] == f"model.layers.*.self_attn (4 layers), fed by input_layernorm {norm}"
     assert rows["tokens"] == "3 sequences x 24 = 72"
     assert rows["store"].startswith("runs/run.zarr: ")
     assert rows["dtype"].startswith("bfloat16")

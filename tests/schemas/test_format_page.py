@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from schemas import FORMAT_VERSION, bits
 from schemas.bits import ENCODINGS
 from schemas.layout import Dimensions, plan_arrays
-from schemas.provenance import CorpusInfo, ModelInfo, RoutingInfo, RunInfo, SiteInfo, SoftwareInfo
+from schemas.provenance import CorpusInfo, ModelInfo, NormInfo, RoutingInfo, RunInfo, SiteInfo, SoftwareInfo
 
 PAGE = (Path(__file__).parents[2] / "docs" / "store-format.md").read_text()
 SNIPPETS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
@@ -91,7 +91,8 @@ def test_the_table_of_arrays_is_what_is_made(name: str) -> None:
             "NaN" if spec.fill != spec.fill or spec.fill == encoding.nan else str(spec.fill),
             ", ".join("1" if chunk == 1 else "P" if chunk == 17 else "all" for chunk in spec.chunks),
         )
-        for spec in plan_arrays(sizes, ["ln_attn"], encoding)
+        for kind in ("rms", "layer")
+        for spec in plan_arrays(sizes, ["ln_attn"], encoding, norms={"ln_attn": NormInfo(kind=kind, bias="bias")})
     }
     described = {tuple(row[:5]) for row in table("array", 6)}
     assert described == made
@@ -104,6 +105,7 @@ def fields(model: type[BaseModel], prefix: str = "") -> set[str]:
 def test_the_table_of_attributes_is_complete() -> None:
     expected = fields(RunInfo) | fields(ModelInfo, "model.") | fields(CorpusInfo, "corpus.")
     expected |= fields(SoftwareInfo, "software.") | fields(SiteInfo, "sites.NAME.") | fields(RoutingInfo, "routing.")
+    expected |= fields(NormInfo, "sites.NAME.norm.")
     assert {row[0] for row in table("attribute", 3)} == expected
 
 
@@ -115,6 +117,7 @@ def test_nullable_attributes_are_those_that_may_be_null() -> None:
         "software.": SoftwareInfo,
         "sites.NAME.": SiteInfo,
         "routing.": RoutingInfo,
+        "sites.NAME.norm.": NormInfo,
     }
     nullable = {
         prefix + name

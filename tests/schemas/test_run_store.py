@@ -202,7 +202,7 @@ def test_a_newer_minor_version_is_read_and_its_attributes_survive(make_store: Ma
         attributes = metadata["attributes"]
         attributes |= {"format_version": "1.9", "observatory": {"floor": 5}}
         attributes["model"]["tied"] = True
-        attributes["sites"]["ln_mlp"]["norm"] = "rms"
+        attributes["sites"]["ln_mlp"]["width"] = "wide"
         attributes["corpus"]["packing"] = ["a", "b"]
 
     edit_root(made.path, newer)
