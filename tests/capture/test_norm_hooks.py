@@ -301,3 +301,20 @@ def test_the_check_finds_another_tensor(norm: str, lie: str, dtype: torch.dtype)
 def test_a_copy_of_the_output_is_the_output() -> None:
     residual = torch.randn(2, 24, FEATURES)
     assert "ln_attn_rms" in run(Block(NORMS["llama"](), lambda residual, hidden: hidden.clone()), residual)
+
+
+@pytest.mark.parametrize("keep", ["floor=0.5", "peaks"])
+def test_what_is_not_kept_is_not_recovered(
+    keep: str, checkpoint: Callable[[str], Path], captured: Callable[..., Run], text: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "run.zarr"
+    flags = ("--sequences", SEQUENCES, "--length", POSITIONS, "--keep", keep)
+    assert capture(checkpoint("qwen3"), store, text, *flags) == 0
+    whole = recover_residual(captured("qwen3"), "ln_mlp", 1, 0)
+    if keep == "peaks":
+        with pytest.raises(StoreError, match="keeps peaks only"):
+            recover_residual(Run(store), "ln_mlp", 1, 0)
+        return
+    kept = np.abs(open_run(captured("qwen3").path).ln_mlp[1, 0].values) >= 0.5
+    np.testing.assert_array_equal(recover_residual(Run(store), "ln_mlp", 1, 0), np.where(kept, whole, np.nan))
+    assert 0.1 < kept.mean() < 0.9
