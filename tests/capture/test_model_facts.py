@@ -14,10 +14,10 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoConfig
 
-from capture.model_facts import build_skeleton, expert_parameters
+from capture.model_facts import ModelFacts, build_skeleton, expert_parameters
 from capture.presets import PUBLISHED_MOE_TABLE
 from schemas.errors import InputError
-from tests.capture.published_configurations import PUBLISHED, Published
+from tests.capture.published_configurations import PUBLISHED, ROWS, Published
 from tests.checkpoints import ARCHITECTURES, VOCABULARY_SIZE
 
 Checkpoint = Callable[[str], Path]
@@ -148,12 +148,24 @@ def values_of_an_expert(published: Published) -> int:
     return 3 * hidden * inner + (2 * inner + hidden if published.model_type == "gpt_oss" else 0)
 
 
+@pytest.fixture(scope="module")
+def published_facts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ModelFacts]:
+    """Facts of each model of the published table, from a configuration as its checkpoint has it."""
+    found = {}
+    for name, published in PUBLISHED.items():
+        declared = {"dtype": published.dtype}
+        if published.quantisation:
+            declared = {"quantization_config": {"quant_method": published.quantisation}}
+        folder = tmp_path_factory.mktemp(name)
+        AutoConfig.for_model(published.model_type, **published.config, **declared).save_pretrained(folder)
+        assert ("dtype" in json.loads((folder / "config.json").read_text())) == (published.dtype is not None)
+        found[name] = build_skeleton(folder, "auto").facts
+    return found
+
+
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_published_models_have_their_published_size(name: str, tmp_path: Path) -> None:
-    published = PUBLISHED[name]
-    config = AutoConfig.for_model(published.model_type, **published.config, dtype="bfloat16")
-    config.save_pretrained(tmp_path)
-    facts = build_skeleton(tmp_path, "auto").facts
+def test_published_models_have_their_published_facts(name: str, published_facts: dict[str, ModelFacts]) -> None:
+    published, facts = PUBLISHED[name], published_facts[name]
     digits = len(str(published.total_billions).split(".")[1])
     assert round(facts.total_parameters / 1e9, digits) == published.total_billions
     assert (facts.experts, facts.shared_experts, facts.top_k) == (
@@ -162,7 +174,9 @@ def test_published_models_have_their_published_size(name: str, tmp_path: Path) -
         published.top_k,
     )
     assert facts.routing == published.routing
-    assert facts.parameter_bytes >= 2 * facts.total_parameters
+    assert facts.quantisation == published.quantisation
+    assert facts.native_dtype == (published.dtype or "bfloat16")
+    assert facts.parameter_bytes >= facts.total_parameters * (4 if published.dtype == "float32" else 2)
     embedding = published.config["vocab_size"] * published.config["hidden_size"]
     routed = expert_layers(published) * values_of_an_expert(published)
     assert facts.active_parameters == facts.total_parameters - embedding - routed * (
@@ -170,17 +184,46 @@ def test_published_models_have_their_published_size(name: str, tmp_path: Path) -
     )
 
 
+def billions(text: str) -> float:
+    return float(text.removesuffix("B"))
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_facts_are_those_of_the_published_table(name: str, published_facts: dict[str, ModelFacts]) -> None:
+    row, facts = ROWS[name], published_facts[name]
+    assert facts.total_parameters / 1e9 == pytest.approx(billions(row.total), rel=0.015)
+    # Vendors count active parameters by different rules, Qwen3-Next's name by the widest margin: decision 024.
+    assert facts.active_parameters / 1e9 == pytest.approx(billions(row.active), rel=0.19)
+    experts = f"{facts.experts}+{facts.shared_experts} shared" if facts.shared_experts else f"{facts.experts}"
+    if row.experts.endswith("*"):  # inferred there from a sister model; its own configuration says otherwise
+        assert (name, row.experts, experts) == ("gpt-oss-20b", "128*", "32")
+    else:
+        assert experts == row.experts
+    assert str(facts.top_k) == row.top_k.removesuffix("*")
+    assert str(facts.routing).startswith("sigmoid") == row.routing.startswith("Sigmoid")
+    assert row.routing != "Softmax-weighted top-k" or facts.routing == "softmax over top-k"
+    native = "MXFP4 (MoE weights)" if facts.quantisation == "mxfp4" else facts.native_dtype
+    assert native == row.native_precision
+
+
 def test_every_model_of_the_published_table_is_there() -> None:
-    assert tuple(PUBLISHED) == PUBLISHED_MOE_TABLE
+    assert tuple(PUBLISHED) == tuple(ROWS) == PUBLISHED_MOE_TABLE
 
 
-def test_gpt_oss_is_counted_as_its_card_counts_it(tmp_path: Path) -> None:
+def test_gpt_oss_is_counted_as_its_card_counts_it(published_facts: dict[str, ModelFacts]) -> None:
     for name, total, active in (("gpt-oss-20b", 20.91, 3.61), ("gpt-oss-120b", 116.83, 5.13)):
-        published = PUBLISHED[name]
-        AutoConfig.for_model(published.model_type, **published.config).save_pretrained(tmp_path / name)
-        facts = build_skeleton(tmp_path / name, "bfloat16").facts
+        facts = published_facts[name]
         assert round(facts.total_parameters / 1e9, 2) == total
         assert round(facts.active_parameters / 1e9, 2) == active
+
+
+def test_experts_without_a_top_k_are_refused(tmp_path: Path) -> None:
+    sizes = {"num_hidden_layers": 2, "hidden_size": 32, "vocab_size": 50, "intermediate_size": 16}
+    config = AutoConfig.for_model("deepseek_v2", **sizes, moe_intermediate_size=16, n_routed_experts=8)
+    assert config.num_experts_per_tok is None
+    config.save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=r"deepseek_v2 with 8 experts: .* how many of them a token uses"):
+        build_skeleton(tmp_path, "auto")
 
 
 def test_an_unreadable_quantisation_is_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:
