@@ -163,7 +163,8 @@ def demonstrate(model: str, sequences: int, length: int, stores: Path, magnitude
     name = source.default_store.stem
     mixture = cache_folder() / f"{name.split('-')[0]}-moe"
     dense_store, mixture_store = (stores / f"{each}-float32-{sequences}x{length}.zarr" for each in (name, mixture.name))
-    flags = ["--text", "pydoc", "--sequences", str(sequences), "--length", str(length), "--dtype", "float32"]
+    flags = ["--text", "pydoc", "--dtype", "float32", "--keep", "peaks"]
+    flags += ["--sequences", str(sequences), "--length", str(length)]
     try:
         upcycle(source.folder, mixture)
         for checkpoint, store in ((model, dense_store), (str(mixture), mixture_store)):

@@ -46,6 +46,7 @@ ROUTING_RULES: Mapping[str, RoutingRule] = MappingProxyType(
         "qwen3_next": _SOFTMAX_OF_ALL,
         "glm4_moe": _SIGMOID,
         "glm4_moe_lite": _SIGMOID,
+        "glm_moe_dsa": _SIGMOID,
         "deepseek_v3": _SIGMOID,
     }
 )
