@@ -8,7 +8,9 @@ keep files there: each deletes its own, and who completes the store the folder.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -42,13 +44,18 @@ class LayerCheckpoints:
         file = self._file(batch, wanted)
 
         def save() -> None:
+            from safetensors import SafetensorError
             from safetensors.torch import save_file
 
             if not self._folder.is_dir():
                 self._folder.mkdir(exist_ok=True)
                 flush(self._folder.parent)
             draft = file.with_suffix(".partial")
-            save_file(kept, draft, {"done": str(done), "sequences": _described(batch, wanted)})
+            try:
+                save_file(kept, draft, {"done": str(done), "sequences": _described(batch, wanted)})
+            except SafetensorError as error:  # which an OSError becomes there
+                cause = re.search(r"os error (\d+)", str(error))
+                raise OSError(int(cause[1]) if cause else errno.EIO, f"{draft}: {error}") from error
             flush(draft)
             draft.rename(file)
             flush(self._folder)

@@ -38,22 +38,23 @@ class ByteQueue:
         self._limit = limit_bytes
         self._waiting = 0
         self._room = threading.Condition()
-        self._error: BaseException | None = None
+        self.error: BaseException | None = None
+        """What the first task that failed raised."""
 
     def put(self, task: Callable[[], None], size: int) -> Future[None]:
         """Queue ``task``, which holds ``size`` bytes; raises what an earlier task raised."""
         with self._room:
             self._room.wait_for(lambda: self._waiting == 0 or self._waiting + size <= self._limit)
-            if self._error is not None:
-                raise self._error
+            if self.error is not None:
+                raise self.error
             self._waiting += size
 
         def run() -> None:
             try:
-                if self._error is None:
+                if self.error is None:
                     task()
             except BaseException as error:
-                self._error = self._error or error
+                self.error = self.error or error
                 raise
             finally:
                 with self._room:
@@ -65,8 +66,8 @@ class ByteQueue:
     def close(self, *, cancel: bool) -> None:
         """Wait for all work, or drop what has not begun; raises what a task raised unless cancelled."""
         self._pool.shutdown(wait=True, cancel_futures=cancel)
-        if self._error is not None and not cancel:
-            raise self._error
+        if self.error is not None and not cancel:
+            raise self.error
 
 
 class Sink:
@@ -123,6 +124,8 @@ class Sink:
             self._queue.close(cancel=error is not None)
         except OSError as failure:
             raise self._explained(failure) from failure
+        if isinstance(error, OSError) and error is self._queue.error:  # an engine waited for a commit that failed
+            raise self._explained(error) from error
 
     def begin(
         self, batch: range, wanted: Sequence[int], position_peaks: Mapping[str, torch.Tensor] | None = None

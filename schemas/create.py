@@ -16,8 +16,9 @@ import numpy.typing as npt
 import zarr
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec
 
-from schemas.durable import flush, sync
-from schemas.errors import StoreError
+from schemas.durable import flush, is_full, sync
+from schemas.errors import CapacityError, StoreError
+from schemas.event_loop import finish_tasks
 from schemas.layout import ArraySpec
 from schemas.provenance import RunInfo
 
@@ -45,7 +46,7 @@ def create_run(
 
     It is made beside ``path`` under another name and renamed when ready, so a store never exists by half; what
     killed processes of this machine left beside it is removed. Raises StoreError where ``path`` exists or cannot
-    be written.
+    be written, CapacityError where its disk is full.
     """
     final = Path(path)
     if os.path.exists(final):  # Path.exists raises for a name too long
@@ -87,10 +88,15 @@ def create_run(
         draft.rename(final)
         flush(final.parent)
     except OSError as error:
+        finish_tasks()  # or what is still being written stays
         shutil.rmtree(draft, ignore_errors=True)
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR) and os.path.lexists(final):
             raise StoreError(
                 f"{final} was made by another process meanwhile; run the same command again to continue it"
+            ) from None
+        if is_full(error):
+            raise CapacityError(
+                f"the disk is full: {final} cannot be made. Make room and run the same command again, or give --store"
             ) from None
         raise StoreError(
             f"cannot write {final}: {error.strerror or error}; give a writable place with --store"

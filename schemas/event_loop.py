@@ -10,7 +10,7 @@ from typing import Any
 import zarr
 from zarr.core.sync import sync
 
-__all__ = ["absent_chunks", "finish_reads"]
+__all__ = ["absent_chunks", "finish_tasks"]
 
 _AT_ONCE = 32
 _PATIENCE_SECONDS = 30.0
@@ -38,11 +38,11 @@ def absent_chunks(array: zarr.Array[Any], chunks: Sequence[tuple[int, ...]]) -> 
     return found
 
 
-def finish_reads() -> None:
-    """Wait for the reads that are in flight now, whatever comes of them.
+def finish_tasks() -> None:
+    """Wait for the reads and writes that are in flight now, whatever comes of them.
 
-    Where one chunk of a selection cannot be read zarr-python raises at once and leaves the tasks of the others
-    pending; if the process then ends, each writes "Task was destroyed" to stderr.
+    Where one chunk of a selection cannot be read, or written, zarr-python raises at once and leaves the tasks of the
+    others pending: they go on, and if the process then ends, each writes "Task was destroyed" to stderr.
     """
 
     async def finish() -> None:

@@ -26,7 +26,7 @@ from schemas.bits import Encoding, encoding_named
 from schemas.chunk_files import ChunkFiles, chunk_file
 from schemas.durable import sync
 from schemas.errors import CorruptChunkError, InputError, MissingDependencyError, StoreError
-from schemas.event_loop import absent_chunks, finish_reads
+from schemas.event_loop import absent_chunks, finish_tasks
 from schemas.grid import Index, chunks_of, covers_chunks, pieces, selection, slices
 from schemas.layout import Dimensions
 from schemas.provenance import RunInfo, parse_attributes
@@ -127,7 +127,7 @@ class Run:
         try:
             values: npt.NDArray[Any] = np.asarray(array[index or ...])
         except Exception as error:
-            finish_reads()
+            finish_tasks()
             self._blame(name, index, error)
             raise
         if name != "committed":

@@ -5,10 +5,13 @@ a capture starts in milliseconds. One JSON object a line comes in, one goes out:
 
     {"arguments": [...], "folder": "...", "signal": 9, "after_new": "run.zarr/ln_attn/c.*", "delay_seconds": 0.01}
     {"status": -9, "seconds": 0.53, "signalled": true, "output": "..."}
+    {"run": ["mount", ...]}
+    {"status": 0, "output": "..."}
 
 ``folder`` becomes the capture's working directory. The signal is sent ``delay_seconds`` after a path that matches
 ``after_new`` appears or is replaced, or after the start where there is no pattern; never where there is no
-signal. ``status`` is the exit status, or minus the signal that ended the process.
+signal. ``status`` is the exit status, or minus the signal that ended the process. ``run`` is any other command, for
+what this process sees and the one that asks does not. With ``file_bytes`` no file can be written beyond that size.
 """
 
 from __future__ import annotations
@@ -17,12 +20,14 @@ import contextlib
 import glob
 import json
 import os
+import resource
 import signal
+import subprocess
 import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -45,6 +50,9 @@ def main() -> None:
 
 
 def _answer(request: dict[str, Any]) -> Answer:
+    if "run" in request:
+        ran = subprocess.run(request["run"], capture_output=True, text=True)
+        return {"status": ran.returncode, "output": ran.stdout + ran.stderr}
     with tempfile.TemporaryFile("w+") as output:
         pattern = request.get("after_new")
         before = _matches(request["folder"], pattern)
@@ -94,6 +102,8 @@ def _capture(request: dict[str, Any], output: IO[str]) -> NoReturn:
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)
         os.chdir(request["folder"])
+        if "file_bytes" in request:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (request["file_bytes"],) * 2)
         status = capture(request["arguments"])
     except BaseException:
         traceback.print_exc()
@@ -104,14 +114,15 @@ def _capture(request: dict[str, Any], output: IO[str]) -> NoReturn:
 
 
 @contextlib.contextmanager
-def capturing_processes(environment: Mapping[str, str] = os.environ) -> Iterator[Captures]:
-    """A function that makes a request and returns its answer, from a process that ends with the context."""
-    import subprocess
+def capturing_processes(environment: Mapping[str, str] = os.environ, wrapper: Sequence[str] = ()) -> Iterator[Captures]:
+    """A function that makes a request and returns its answer, from a process that ends with the context.
 
+    It is started by the command ``wrapper``, which must become it.
+    """
     root = Path(__file__).resolve().parents[2]
     environment = {**environment, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root), "TOKENIZERS_PARALLELISM": "false"}
     with subprocess.Popen(
-        [sys.executable, "-m", "tests.capture.forked_captures"],
+        [*wrapper, sys.executable, "-m", "tests.capture.forked_captures"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=environment,
@@ -122,7 +133,7 @@ def capturing_processes(environment: Mapping[str, str] = os.environ) -> Iterator
         assert process.stdout is not None
         requests, answers = process.stdin, process.stdout
 
-        def ask(arguments: list[str], folder: Path, **moment: Any) -> Answer:
+        def ask(arguments: Sequence[str] = (), folder: Path = root, **moment: Any) -> Answer:
             requests.write(json.dumps({"arguments": arguments, "folder": str(folder), **moment}) + "\n")
             requests.flush()
             answer: Answer = json.loads(answers.readline())
