@@ -1,8 +1,13 @@
-"""The one place that knows about accelerators: which device runs the model, and what memory it has."""
+"""The one place that knows about accelerators: which device runs the model, what memory it has, how to copy to and fro.
+
+Copies between host and device go through pinned host memory on a stream of their own, so that the model computes
+meanwhile. Where a backend has no such streams (MPS), a copy waits for the device.
+"""
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +15,20 @@ import torch
 
 from schemas.errors import InputError
 
-__all__ = ["available_memory_bytes", "choose_device", "copied_aside", "device_name", "moment", "staging_buffer"]
+__all__ = [
+    "available_memory_bytes",
+    "choose_device",
+    "copied_aside",
+    "copied_to_host",
+    "device_name",
+    "devices_of",
+    "host_memory",
+    "moment",
+    "staging_buffer",
+]
+
+STREAMING = ("cuda", "xpu")
+"""Backends with streams and pinned memory: NVIDIA and AMD, Intel."""
 
 
 def choose_device(requested: str) -> torch.device:
@@ -41,8 +59,20 @@ def device_name(device: torch.device) -> str | None:
     return None if tell is None or device.type == "cpu" else str(tell(device))
 
 
-def available_memory_bytes(device: torch.device) -> int | None:
-    """Bytes that can still be allocated on ``device``; None where nothing tells."""
+def devices_of(device: torch.device) -> list[torch.device]:
+    """The devices that a whole model may be spread over: all of that kind, unless ``device`` names one of them."""
+    if device.type == "cpu" or device.index is not None:
+        return [device]
+    return [torch.device(device.type, index) for index in range(torch.accelerator.device_count())]
+
+
+def available_memory_bytes(*devices: torch.device) -> int | None:
+    """Bytes that can still be allocated on ``devices`` together; None where one of them does not tell."""
+    told = [_available_bytes(device) for device in devices]
+    return None if None in told else sum(count for count in told if count is not None)
+
+
+def _available_bytes(device: torch.device) -> int | None:
     if device.type == "cpu":
         import psutil  # a dependency of accelerate
 
@@ -67,12 +97,17 @@ def staging_buffer(size_bytes: int, device: torch.device) -> torch.Tensor | None
     """Host memory from which ``device`` copies at full speed; None where the device's own is the host's."""
     if device.type == "cpu":
         return None
-    return torch.empty(size_bytes, dtype=torch.uint8, pin_memory=device.type != "mps")
+    return host_memory((size_bytes,), torch.uint8, device)
+
+
+def host_memory(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Uninitialised host memory that ``device`` copies to and from at full speed."""
+    return torch.empty(shape, dtype=dtype, pin_memory=device.type in STREAMING)
 
 
 def moment(device: torch.device) -> Any:
-    """What was asked of ``device`` up to now, for ``copied_aside`` to wait for; None on a CPU, where it is done."""
-    return None if device.type == "cpu" else torch.accelerator.current_stream(device).record_event()
+    """What was asked of ``device`` up to now, for ``copied_aside`` to wait for; None where a copy waits anyway."""
+    return None if device.type not in STREAMING else torch.accelerator.current_stream(device).record_event()
 
 
 def copied_aside(target: torch.Tensor, source: torch.Tensor, after: Any) -> None:
@@ -80,9 +115,35 @@ def copied_aside(target: torch.Tensor, source: torch.Tensor, after: Any) -> None
 
     It is there when this returns: only this thread waits.
     """
+    if target.device.type not in STREAMING:
+        target.copy_(source)
+        return
     aside = torch.Stream(device=target.device)
     if after is not None:
         aside.wait_event(after)
     with aside:
         target.copy_(source, non_blocking=True)
     aside.synchronize()
+
+
+def copied_to_host(target: torch.Tensor, source: torch.Tensor) -> Callable[[], None]:
+    """Copy ``source``, on any device, to ``target``, of ``host_memory``; what is returned waits until it is there.
+
+    ``source`` may change as soon as this returns. On an accelerator it is first copied where it lies, in turn with what
+    the model computes, and brought over beside that: only who waits does.
+    """
+    if source.device.type not in STREAMING:
+        target.copy_(source)
+        return _nothing
+    kept = source.clone()
+    aside = torch.Stream(device=source.device)
+    aside.wait_event(moment(source.device))
+    with aside:
+        target.copy_(kept, non_blocking=True)
+        arrived = aside.record_event()
+    kept.record_stream(aside)  # its memory is not used again before the copy is done
+    return lambda: arrived.synchronize()
+
+
+def _nothing() -> None:
+    """Wait for nothing."""

@@ -1,13 +1,27 @@
 """Host memory for tensors that wait to be written, used again and again.
 
-Fresh memory costs a page fault for every 4 KiB, which takes longer than the copy into it.
+Fresh memory costs a page fault for every 4 KiB, which takes longer than the copy into it; pinned memory, which
+accelerators copy to, much more.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 
-__all__ = ["HostBuffers"]
+from capture.device import copied_to_host, host_memory
+
+__all__ = ["HostBuffers", "HostCopy"]
+
+
+@dataclass(frozen=True)
+class HostCopy:
+    """A copy in host memory, complete once ``arrived`` has returned; any thread may wait for it."""
+
+    tensor: torch.Tensor
+    arrived: Callable[[], None]
 
 
 class HostBuffers:
@@ -20,13 +34,17 @@ class HostBuffers:
         """No memory is held until something is given back."""
         self._free: list[torch.Tensor] = []
 
-    def copy(self, values: torch.Tensor) -> torch.Tensor:
-        """A contiguous copy of ``values`` on the CPU, until it is given back."""
+    def copy(self, values: torch.Tensor) -> HostCopy:
+        """A contiguous copy of ``values``, which may change at once, until its tensor is given back."""
+        buffer = self._buffer(values)
+        return HostCopy(buffer, copied_to_host(buffer, values))
+
+    def _buffer(self, values: torch.Tensor) -> torch.Tensor:
         while self._free:
             buffer = self._free.pop()  # the last given back: its memory is the likeliest to be in a cache
             if buffer.shape == values.shape and buffer.dtype == values.dtype:
-                return buffer.copy_(values)
-        return torch.empty(values.shape, dtype=values.dtype).copy_(values)
+                return buffer
+        return host_memory(tuple(values.shape), values.dtype, values.device)
 
     def give_back(self, buffer: torch.Tensor) -> None:
         """Let a later ``copy`` overwrite ``buffer``, which nobody else holds."""

@@ -6,6 +6,8 @@ A logits tensor of 2048 positions x 201k tokens is 1.6 GB in float32; a block of
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -42,7 +44,7 @@ def token_nll(model: Any, token_id: torch.Tensor, output: Any, block_positions: 
     for start in range(0, positions - 1, block_positions):
         stop = min(start + block_positions, positions - 1)
         logits = _logits(model, token_id[:, start:stop], output, hidden[:, start:stop])
-        targets = token_id[:, start + 1 : stop + 1]
+        targets = token_id[:, start + 1 : stop + 1].to(logits.device)  # a model may lie on several
         loss = functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten().long(), reduction="none")
         nll[:, start + 1 : stop + 1] = loss.view(batch, stop - start)
     return nll
@@ -57,14 +59,24 @@ def _logits(model: Any, token_id: torch.Tensor, output: Any, hidden: torch.Tenso
         calls += 1
         return dataclasses.replace(output, last_hidden_state=hidden)
 
-    decoder.forward = replay  # an instance attribute, which hides the class's method until deleted
-    try:
+    with _forward_replaced(decoder, replay):
         logits: torch.Tensor = model(input_ids=token_id, use_cache=False).logits
-    finally:
-        del decoder.forward
     if calls != 1 or logits.shape[:2] != hidden.shape[:2]:
         raise CaptureError(
             f"{type(model).__name__}: its forward called the decoder {calls} times and gave logits of shape "
             f"{tuple(logits.shape)} for hidden states of shape {tuple(hidden.shape)}"
         )
     return logits
+
+
+@contextmanager
+def _forward_replaced(module: Any, forward: Callable[..., Any]) -> Iterator[None]:
+    """While entered, ``module.forward`` is ``forward``: an instance attribute, as are those that accelerate sets."""
+    before = vars(module).get("forward")
+    module.forward = forward
+    try:
+        yield
+    finally:
+        del module.forward
+        if before is not None:
+            module.forward = before

@@ -27,10 +27,10 @@ from capture.corpus import (
 )
 from capture.coupling import coupling_of
 from capture.destination import Destination
-from capture.device import available_memory_bytes, choose_device
+from capture.device import available_memory_bytes, choose_device, devices_of
 from capture.download import find_download
 from capture.engines.lockstep import capture_lockstep
-from capture.engines.resident import capture_resident, load_model
+from capture.engines.resident import capture_resident, load_model, placement
 from capture.engines.streamed import capture_streamed
 from capture.experts import find_routing
 from capture.layer_weights import LayerWeights
@@ -132,8 +132,11 @@ def run_capture(settings: CaptureSettings) -> int:
         routing=find_routing(skeleton.model) if skeleton.facts.experts else None,
         retention=retention,
     )
-    available = available_memory_bytes(device)
+    devices = devices_of(device)
+    available = available_memory_bytes(*devices)
     plan = choose_engine(plan, settings.engine, available, evict=settings.evict)
+    if plan.engine != "resident":  # only a whole model is spread
+        available = available_memory_bytes(devices[0])
     disk_free = destination.free_bytes
     download = find_download(snapshot, store, disk_free, plan, evict=settings.evict)
     if settings.dry_run:
@@ -177,7 +180,8 @@ def run_capture(settings: CaptureSettings) -> int:
         weights: Any = None
         model = None
         if plan.engine == "resident":
-            model = load_model(folder, skeleton, device)
+            free = {each: available_memory_bytes(each) for each in devices}
+            model = load_model(folder, skeleton, device, placement(plan, free))
         elif settings.evict:
             weights = EvictingWeights(snapshot, store, skeleton, device)
         else:

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from capture.host_buffers import HostBuffers
+from capture.host_buffers import HostBuffers, HostCopy
 from capture.plan import QUEUE_BYTES, CapturePlan
 from schemas.durable import is_full
 from schemas.errors import CaptureError, OutlierFeaturesError
@@ -152,22 +152,23 @@ class Sink:
         kept = bits.masked_fill(magnitude < self._floor, 0) if self._floor else bits  # NaN is above every floor
         peak = magnitude.amax(dim=1)
         nonfinite = torch.zeros(bits.shape[0], dtype=torch.int64, device=bits.device)
-        if bool((peak >= self._encoding.infinity).any()):
+        # Asking an accelerator would wait for it: there, count always.
+        if bits.device.type != "cpu" or bool((peak >= self._encoding.infinity).any()):
             nonfinite = (magnitude >= self._encoding.infinity).sum(dim=(1, 2))
             magnitude.masked_fill_(magnitude > self._encoding.infinity, 0)  # a NaN is never a hit
             peak = magnitude.amax(dim=1)
         self.observe(layer_peak_name(site), layer, peak)
         self.observe(nonfinite_name(site), layer, nonfinite)
         if site in self.position_peaks:
-            running = self.position_peaks[site]
-            torch.maximum(running, magnitude, out=running)
+            running = self.position_peaks[site].to(bits.device)  # layers may lie on several
+            self.position_peaks[site] = torch.maximum(running, magnitude, out=running)
         else:
             self.position_peaks[site] = magnitude.clone()
         if not self._keeps_slices:
             return
         # A copy: the model may go on to change the tensor in place while it waits to be written.
         host = self._buffers.copy(kept)
-        self._put(self._write_slices(site, layer, host), host.nbytes)
+        self._put(self._write_slices(site, layer, host), host.tensor.nbytes)
 
     def observe(self, name: str, layer: int, values: torch.Tensor) -> None:
         """What the batch's sequences have in one layer of the array ``name``, whose dims begin with layer, sequence.
@@ -242,21 +243,23 @@ class Sink:
         values = np.full((len(layers), len(self._batch), *spec.shape[2:]), spec.fill, spec.dtype)
         seen = [layer for layer in layers if layer in held]
         if seen:
-            observed = torch.stack([held[layer] for layer in seen]).cpu().numpy()
+            device = held[seen[-1]].device
+            observed = torch.stack([held[layer].to(device) for layer in seen]).cpu().numpy()
             values[[layer - layers.start for layer in seen]] = observed.view(spec.dtype)
         return values
 
     def _write(self, name: str, index: tuple[int | slice, ...], values: npt.NDArray[Any]) -> None:
         self._put(lambda: self._writer.write(name, index, values), values.nbytes)
 
-    def _write_slices(self, site: str, layer: int, host: torch.Tensor) -> Callable[[], None]:
+    def _write_slices(self, site: str, layer: int, host: HostCopy) -> Callable[[], None]:
         wanted, start = self._wanted, self._batch.start
 
         def write() -> None:
-            values = self._stored(host)
+            host.arrived()
+            values = self._stored(host.tensor)
             for sequence in wanted:
                 self._writer.write(site, (layer, sequence), values[sequence - start])
-            self._buffers.give_back(host)
+            self._buffers.give_back(host.tensor)
 
         return write
 

@@ -1,9 +1,10 @@
-"""The resident engine: the whole model is in memory and sequences go through it in batches."""
+"""The resident engine: the whole model is in memory, of one device or of several, and sequences go through it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy.typing as npt
@@ -19,18 +20,33 @@ from capture.shards import Shards
 from capture.sink import Sink
 from schemas.errors import CapacityError, InputError
 
-__all__ = ["capture_resident", "load_model"]
+__all__ = ["capture_resident", "load_model", "placement"]
 
 
-def load_model(folder: Path, skeleton: Skeleton, device: torch.device) -> Any:
+def placement(plan: CapturePlan, free_bytes: Mapping[torch.device, int | None]) -> dict[str, Any]:
+    """How transformers is to spread a model over devices; empty where the first has room for all of it.
+
+    Whole layers go to one device each, by accelerate's own reckoning; every device keeps room for a batch's work.
+    """
+    first = next(iter(free_bytes.values()))
+    if len(free_bytes) == 1 or first is None or plan.memory_bytes <= first:
+        return {}
+    room = {device.index: max(0, (free or 0) - plan.working_bytes) for device, free in free_bytes.items()}
+    return {"device_map": "auto", "max_memory": room}
+
+
+def load_model(
+    folder: Path, skeleton: Skeleton, device: torch.device, placed: Mapping[str, Any] = MappingProxyType({})
+) -> Any:
     """The model of ``folder`` with its weights on ``device``, for inference, from safetensors only.
 
-    Raises InputError where the checkpoint does not fill the model: a tensor missing, of another shape, or damaged.
+    ``placed`` spreads it over several devices instead. Raises InputError where the checkpoint does not fill the model:
+    a tensor missing, of another shape, or damaged.
     """
     from transformers import AutoModelForCausalLM
 
     Recipes(Converter(skeleton), Shards.in_folder(folder)).require_complete(folder)
-    options: dict[str, Any] = {}
+    options = dict(placed)
     if skeleton.facts.quantisation == "mxfp4":
         from transformers import Mxfp4Config
 
@@ -46,7 +62,7 @@ def load_model(folder: Path, skeleton: Skeleton, device: torch.device) -> Any:
             ignore_mismatched_sizes=True,  # named below; transformers would point to its log
             **options,
         )
-        model = model.to(device)
+        model = model if placed else model.to(device)
     except torch.OutOfMemoryError:
         raise CapacityError(f"{folder} does not fit in the memory of {device}; use --device cpu") from None
     except (OSError, ValueError, RuntimeError) as error:
