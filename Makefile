@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+BENCH_INSTALLED := $(VENV)/.bench-installed
 
 DEMO_SEQUENCES ?= 16
 DEMO_LENGTH ?= 2048
@@ -67,8 +68,12 @@ lint: $(INSTALLED) ## check style and types and who imports whom
 	@$(BIN)/mypy $(call or_else,types do not hold. See the lines above)
 	@$(BIN)/lint-imports $(call or_else,a package imports one that it must not. The contracts are in pyproject.toml)
 
-bench: $(INSTALLED) ## measure and write the figures of docs/benchmarks.md
-	@$(BIN)/python -m bench $(call or_else,a benchmark failed as said above)
+$(BENCH_INSTALLED): $(INSTALLED)
+	@$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]' || { echo "make: pip could not install nnsight which a benchmark compares with. Run make again; or leave that one out: make bench ONLY=capture_overhead" >&2; exit 1; }
+	@touch $@
+
+bench: $(if $(filter other_tools,$(or $(ONLY),other_tools)),$(BENCH_INSTALLED),$(INSTALLED)) ## measure and write docs/benchmarks.md; ONLY="name name" for some of it
+	@$(BIN)/python -m bench $(ONLY) $(call or_else,a benchmark failed as said above)
 
 capture: $(INSTALLED) ## capture MODEL=name: a preset or a Hub id or a folder; more flags in CAPTURE_FLAGS
 	@test -n "$(MODEL)" || { echo "make capture: name a model: make capture MODEL=qwen3-30b" >&2; exit 2; }

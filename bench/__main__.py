@@ -1,44 +1,51 @@
-"""Run every benchmark and write docs/benchmarks.md; exit 1 where a ratio exceeds its bar."""
+"""Run benchmarks and record their figures; exit 1 where a ratio exceeds its bar."""
 
 from __future__ import annotations
 
-import os
-import platform
+import argparse
+import importlib
 import sys
-from pathlib import Path
+from collections.abc import Sequence
 
-from bench import capture_overhead, layer_reading, threshold_answers
+from bench.figures import record_ratios
+from schemas.command import run_command
 
-BENCHMARKS = (capture_overhead, layer_reading, threshold_answers)
-DOCUMENT = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+BENCHMARKS = (
+    "capture_overhead",
+    "other_tools",
+    "streamed_overhead",
+    "disk_offload",
+    "layer_reading",
+    "threshold_answers",
+)
+"""Modules of this package whose ``run()`` yields comparisons, in the document's order. A new one is a name here."""
 
-HEADER = """\
-# Benchmarks
 
-Written by `make bench`; edits are lost. A ratio compares two ways run in turn in one process, so it holds when the
-machine's speed drifts; its range over the rounds tells how noisy the machine was. Seconds are medians and for
-orientation only.
-
-Measured with {cores} {machine} cores, Python {python}.
-
-| what | against | ratio (median) | range | bar | takes | baseline takes |
-|---|---|---|---|---|---|---|
-"""
+def run(names: Sequence[str]) -> int:
+    """Run, print and record the benchmarks ``names``; the exit status."""
+    over = []
+    for name in names:
+        rows = []
+        for comparison in importlib.import_module(f"bench.{name}").run():
+            rows.append(comparison.row())
+            print(name, *(f"  {column}: {cell}" for column, cell in rows[-1].items()), sep="\n", flush=True)
+            if comparison.bar is not None and comparison.ratio > comparison.bar:
+                over.append(f"{comparison.name}: {comparison.ratio:.3g}, at most {comparison.bar:g}")
+        record_ratios(name, rows, BENCHMARKS)
+    for line in over:
+        print(f"bench: over its bar: {line}", file=sys.stderr)
+    return int(bool(over))
 
 
 def main() -> int:
-    """Run, print and write; the exit status."""
-    comparisons = []
-    for benchmark in BENCHMARKS:
-        for comparison in benchmark.run():
-            print(comparison.row(), flush=True)
-            comparisons.append(comparison)
-    header = HEADER.format(cores=os.cpu_count(), machine=platform.machine(), python=platform.python_version())
-    DOCUMENT.write_text(header + "".join(f"{comparison.row()}\n" for comparison in comparisons))
-    over = [c.name for c in comparisons if c.bar is not None and c.ratio > c.bar]
-    for name in over:
-        print(f"bench: over its bar: {name}", file=sys.stderr)
-    return int(bool(over))
+    """The command: all benchmarks, or those named."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"default: all of {', '.join(BENCHMARKS)}")
+    names = parser.parse_args().names
+    unknown = [name for name in names if name not in BENCHMARKS]
+    if unknown:
+        parser.error(f"no benchmark is called {', '.join(unknown)}; there are: {', '.join(BENCHMARKS)}")
+    return run_command("bench", lambda: run(names or BENCHMARKS))
 
 
 if __name__ == "__main__":

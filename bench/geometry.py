@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from bench.figures import Row, as_table, record_geometry
 from capture.checkpoint import find_model
 from capture.plan import human_bytes, human_count
 from tests.capture.published_configurations import PUBLISHED
@@ -129,8 +130,8 @@ sys.exit(status)
 """
 
 
-def measure(name: str, folder: Path, positions: int) -> str:
-    """Capture ``name`` at full geometry below ``folder``; a row of figures."""
+def measure(name: str, folder: Path, positions: int) -> Row:
+    """Capture ``name`` at full geometry below ``folder``; its figures."""
     published = PUBLISHED[name]
     checkpoint = folder / name
     checkpoint_bytes = write_sparse_checkpoint(checkpoint, published.model_type, published.config)
@@ -151,10 +152,15 @@ def measure(name: str, folder: Path, positions: int) -> str:
         raise SystemExit(f"the capture of {name} failed with exit status {child.returncode}")
     read = int(child.stdout.rsplit("rchar", 1)[1])
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
-    return (
-        f"| {name} | {human_count(int(published.total_billions * 1e9))} | {human_bytes(checkpoint_bytes)} | "
-        f"{human_bytes(read)} ({read / checkpoint_bytes:.3f}) | {human_bytes(peak)} | {seconds:.0f} |"
-    )
+    return {
+        "model": name,
+        "parameters": human_count(int(published.total_billions * 1e9)),
+        "checkpoint": human_bytes(checkpoint_bytes),
+        "bytes read (of it)": f"{human_bytes(read)} ({read / checkpoint_bytes:.3f})",
+        "peak memory": human_bytes(peak),
+        "tokens": str(positions),
+        "seconds": f"{seconds:.0f}",
+    }
 
 
 def main() -> int:
@@ -165,8 +171,8 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="geometry-") as folder:
         row = measure(options.model, Path(folder), options.length)
-    print("| model | parameters | checkpoint | bytes read (of it) | peak memory | seconds |\n|---|---|---|---|---|---|")
-    print(row)
+    print(as_table([row]), end="")
+    record_geometry(options.model, row)
     return 0
 
 

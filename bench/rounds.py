@@ -30,14 +30,18 @@ class Comparison:
         """The median ratio: what to quote."""
         return statistics.median(self.ratios)
 
-    def row(self) -> str:
-        """One row of the document's table."""
+    def row(self) -> dict[str, str]:
+        """One row of the document's table, by column."""
         low, high = self.ratios[0], self.ratios[-1]
-        bar = "-" if self.bar is None else f"at most {self.bar:g}"
-        return (
-            f"| {self.name} | {self.baseline} | {self.ratio:.3g} | {low:.3g} to {high:.3g} | {bar} | "
-            f"{statistics.median(self.seconds):.2f} s | {statistics.median(self.baseline_seconds):.2f} s |"
-        )
+        return {
+            "what": self.name,
+            "against": self.baseline,
+            "ratio (median)": f"{self.ratio:.3g}",
+            "range": f"{low:.3g} to {high:.3g}",
+            "bar": "-" if self.bar is None else f"at most {self.bar:g}",
+            "takes": f"{statistics.median(self.seconds):.2f} s",
+            "baseline takes": f"{statistics.median(self.baseline_seconds):.2f} s",
+        }
 
 
 def compare(
@@ -48,14 +52,20 @@ def compare(
     *,
     rounds: int = 5,
     bar: float | None = None,
+    prepare: Callable[[], object] = lambda: None,
 ) -> Comparison:
-    """Run both once to warm up, then in turn for ``rounds``; which goes first alternates."""
-    measured()
-    baseline()
+    """Run both once to warm up, then in turn for ``rounds``; which goes first alternates.
+
+    ``prepare`` is called before each and not timed.
+    """
     seconds: dict[Callable[[], object], list[float]] = {measured: [], baseline: []}
+    for task in (measured, baseline):
+        prepare()
+        task()
     for index in range(rounds):
         order = (measured, baseline) if index % 2 == 0 else (baseline, measured)
         for task in order:
+            prepare()
             started = time.perf_counter()
             task()
             seconds[task].append(time.perf_counter() - started)

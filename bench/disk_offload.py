@@ -1,0 +1,122 @@
+"""A streamed capture against accelerate's disk offload: two ways to run a model that does not fit in memory.
+
+Offload reads all weights once for each forward, the streamed engine once for all of them. To be quick the model here is
+of 0.8 GB, so what would not happen to one larger than memory must be prevented: that a forward finds the weights in the
+page cache because the forward before it read them. They are dropped from it before each. Sequences are short, so that
+reading decides and not the processor, as it does where an accelerator computes.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bench.captures import Stores, default_plan, fill_streamed
+from bench.rounds import Comparison, compare
+from capture.loss import decoder_of, token_nll
+from capture.model_facts import build_skeleton
+from capture.plan import human_bytes
+
+__all__ = ["run"]
+
+SEQUENCES = 16
+LENGTH = 64
+ROUNDS = 3
+CONFIGURATION: dict[str, Any] = {
+    "hidden_size": 1024,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 2,
+    "head_dim": 128,
+    "num_experts": 64,
+    "num_experts_per_tok": 4,
+    "moe_intermediate_size": 512,
+    "intermediate_size": 512,
+    "vocab_size": 4096,
+}
+"""A Qwen3 mixture of experts of 0.8 GB, 200 MB a layer."""
+
+
+def run() -> Iterator[Comparison]:
+    """One comparison; takes 2 GB in the folder for temporary files."""
+    with tempfile.TemporaryDirectory(prefix="disk-offload-") as folder:
+        checkpoint = Path(folder, "checkpoint")
+        size = _write_checkpoint(checkpoint)
+        skeleton = build_skeleton(checkpoint, "auto")
+        plan = default_plan(skeleton, SEQUENCES, LENGTH)
+        token_id = np.random.default_rng(0).integers(0, CONFIGURATION["vocab_size"], (SEQUENCES, LENGTH), np.int32)
+        offload = Path(folder, "offload")
+        shutil.copytree(checkpoint, offload)  # its own: pages that it maps cannot be dropped
+        offloaded = _offloaded(offload, offload)
+        stores = Stores(Path(folder, "stores"), plan, token_id)
+
+        def prepare() -> None:
+            nonlocal skeleton
+            stores.renew()
+            skeleton = build_skeleton(checkpoint, "auto")
+
+        def streamed() -> None:
+            _drop_from_page_cache(checkpoint)
+            fill_streamed(stores.path, plan, checkpoint, skeleton, token_id)
+
+        @torch.inference_mode()
+        def forwards() -> None:
+            for sequence in range(SEQUENCES):
+                _drop_from_page_cache(offload)
+                ids = torch.from_numpy(token_id[sequence : sequence + 1]).long()
+                output = decoder_of(offloaded)(input_ids=ids, use_cache=False)
+                token_nll(offloaded, ids, output, plan.loss_block_positions)
+
+        experts = CONFIGURATION["num_experts"]
+        yield compare(
+            f"streamed capture of a mixture of {experts} experts, {human_bytes(size)}, {SEQUENCES} x {LENGTH} tokens",
+            streamed,
+            "forward and loss alone with accelerate's disk offload",
+            forwards,
+            rounds=ROUNDS,
+            bar=0.2,
+            prepare=prepare,
+        )
+
+
+def _write_checkpoint(folder: Path) -> int:
+    """A model of random weights; bytes of its tensors."""
+    from transformers import AutoModelForCausalLM, Qwen3MoeConfig
+
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(Qwen3MoeConfig(**CONFIGURATION), dtype=torch.bfloat16)
+    model.save_pretrained(folder)
+    os.sync()
+    return sum(parameter.nbytes for parameter in model.parameters())
+
+
+def _offloaded(checkpoint: Path, folder: Path) -> Any:
+    """The model of ``checkpoint`` with its layers on disk, some of them in ``folder``, and the rest in memory."""
+    from transformers import AutoModelForCausalLM
+
+    places = {f"model.layers.{layer}": "disk" for layer in range(CONFIGURATION["num_hidden_layers"])}
+    return AutoModelForCausalLM.from_pretrained(
+        checkpoint,
+        dtype=torch.bfloat16,
+        device_map={
+            "model.embed_tokens": "cpu",
+            **places,
+            "model.norm": "cpu",
+            "model.rotary_emb": "cpu",
+            "lm_head": "cpu",
+        },
+        offload_folder=folder,
+    ).eval()
+
+
+def _drop_from_page_cache(folder: Path) -> None:
+    for file in folder.iterdir():
+        with file.open("rb") as stream:
+            os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
