@@ -17,6 +17,7 @@ from capture.experts import find_routing
 from capture.layer_weights import LayerWeights
 from capture.model_facts import Skeleton
 from capture.norms import with_norms
+from capture.part import Part
 from capture.plan import CapturePlan, make_plan
 from capture.resume import LayerCheckpoints
 from capture.sink import Sink
@@ -38,7 +39,7 @@ def default_plan(skeleton: Skeleton, sequences: int, length: int, retention: Ret
         skeleton.facts,
         with_norms(skeleton.model, find_sites(skeleton.model)),
         encoding_named("bfloat16"),
-        sequences=sequences,
+        part=Part(0, sequences, sequences),
         length=length,
         batch_size=1,
         coupling=coupling_of(skeleton.model),

@@ -16,6 +16,7 @@ examples:
   capture --model smollm2-135m --text pydoc          a real small model and real text, no network
   capture --model qwen3-30b                          16 x 2048 tokens of FineWeb-Edu -> runs/qwen3.zarr
   capture --model qwen3-30b --dry-run                what it would take: layers, bytes, memory, disk
+  capture --model qwen3-30b --sequences 8:16/64      a worker's part of a store of 64 sequences
   capture --model ./my-checkpoint --text notes.txt --sequences 4 --length 512
   capture --model gpt2 --length 1024 --text allenai/c4,config=en,split=validation
 
@@ -48,7 +49,13 @@ def build_parser() -> argparse.ArgumentParser:
         help="fineweb-edu (default), pydoc, a .txt, .jsonl or .parquet file, or a Hub dataset; options after commas: "
         "OWNER/NAME,config=C,split=S,column=T",
     )
-    parser.add_argument("--sequences", type=int, default=16, metavar="N", help="windows of text (default: 16)")
+    parser.add_argument(
+        "--sequences",
+        default="16",
+        metavar="N",
+        help="windows of text (default: 16); or a part of them for this process, A:B or A:B/N, B not included: workers "
+        "fill parts of one store at the same time",
+    )
     parser.add_argument("--length", type=int, default=2048, metavar="T", help="tokens in a window (default: 2048)")
     parser.add_argument(
         "--overlap", default="0%", metavar="P", help="share of a window that the next one repeats (default: 0%%)"

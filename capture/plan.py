@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from capture.experts import Routing
 from capture.model_facts import ModelFacts
+from capture.part import Part
 from capture.sites import Site
 from schemas.bits import Encoding
 from schemas.errors import InputError
@@ -59,6 +60,13 @@ class CapturePlan:
     engine: str = "resident"
     engine_reason: str = ""
     routing: Routing | None = None
+    part: Part | None = None
+    """Sequences that this process fills; None: all."""
+
+    @property
+    def sequences(self) -> range:
+        """Those that this process fills."""
+        return self.part.sequences if self.part else range(self.dimensions.sequences)
 
     @property
     def stored_sites(self) -> list[str]:
@@ -77,10 +85,9 @@ class CapturePlan:
 
     @property
     def certain_bytes(self) -> int:
-        """Bytes of the finished store that are expected whatever the values: without slices that have a floor."""
-        if self.retention.floor is None:
-            return self.expected_bytes
-        return self._expected(array for array in self.arrays if array.name not in self.stored_sites)
+        """Of the expected bytes, those that this process writes whatever the values: without slices with a floor."""
+        whole = (array for array in self.arrays if self.retention.floor is None or array.name not in self.stored_sites)
+        return self._expected(whole) * len(self.sequences) // self.dimensions.sequences
 
     def _expected(self, arrays: Iterable[ArraySpec]) -> int:
         ratio = EXPECTED_RATIO[self.encoding.name]
@@ -117,7 +124,7 @@ class CapturePlan:
     def waiting_bytes(self) -> int:
         """Memory of batches that wait between layers: hidden states and position peaks (streamed engine)."""
         d = self.dimensions
-        per_tensor = d.sequences * d.positions * d.features * self.encoding.itemsize
+        per_tensor = len(self.sequences) * d.positions * d.features * self.encoding.itemsize
         return 0 if self.engine == "resident" else per_tensor * (1 + len(self.stored_sites))
 
     @property
@@ -160,7 +167,7 @@ def make_plan(
     sites: Sequence[Site],
     encoding: Encoding,
     *,
-    sequences: int,
+    part: Part,
     length: int,
     batch_size: int,
     coupling: str | None = None,
@@ -171,7 +178,7 @@ def make_plan(
 
     Raises InputError where the settings contradict the model or each other.
     """
-    for flag, value in (("--sequences", sequences), ("--length", length), ("--batch-size", batch_size)):
+    for flag, value in (("--length", length), ("--batch-size", batch_size)):
         if value < 1:
             raise InputError(f"{flag} {value}: must be at least 1")
     if facts.max_positions is not None and length > facts.max_positions:
@@ -179,14 +186,25 @@ def make_plan(
             f"--length {length} is longer than the {facts.max_positions} positions that {facts.architecture} was made "
             f"for; use --length {facts.max_positions} or less"
         )
+    batch_size = min(batch_size, part.whole)
+    part.require_whole_batches(batch_size)
     ranks = routing.top_k if routing else 0
     experts = routing.experts if routing and routing.peak_absent is None else 0
-    dimensions = Dimensions(facts.layers, sequences, length, facts.hidden_size, ranks, experts)
+    dimensions = Dimensions(facts.layers, part.whole, length, facts.hidden_size, ranks, experts)
     stored = [site.name for site in sites if site.alias is None]
     norms = {site.name: site.norm for site in sites if site.norm is not None}
     arrays = plan_arrays(dimensions, stored, encoding, norms=norms, slices=retention.slices)
     return CapturePlan(
-        facts, tuple(sites), dimensions, encoding, batch_size, arrays, coupling, retention, routing=routing
+        facts,
+        tuple(sites),
+        dimensions,
+        encoding,
+        batch_size,
+        arrays,
+        coupling,
+        retention,
+        routing=routing,
+        part=part,
     )
 
 
@@ -253,6 +271,7 @@ def describe_plan(
         experts = f"; {facts.experts}{shared} experts, {facts.top_k} a token ({facts.routing})"
     work = human_bytes(plan.working_bytes + plan.waiting_bytes)
     available = "unknown" if available_bytes is None else human_bytes(available_bytes)
+    part = plan.part if plan.part and not plan.part.is_whole else None
     most = "about" if plan.retention.floor is None else "at most about"
     rows = [
         ("model", f"{model}: {facts.architecture}, {facts.layers} layers, hidden size {facts.hidden_size}{experts}"),
@@ -262,8 +281,9 @@ def describe_plan(
         *((f"  {site.name}", f"{_module_pattern(site)}{_norm_in_words(site)}") for site in plan.sites),
         *([("routing", routing_in_words(plan.routing))] if plan.routing else []),
         ("tokens", f"{windows_in_words(d)} = {d.sequences * d.positions:,}"),
+        *([("part", f"{part}: {len(plan.sequences) * d.positions:,} tokens")] if part else []),
         ("engine", f"{plan.engine}: {plan.engine_reason}"),
-        ("batches", f"{math.ceil(d.sequences / plan.batch_size)} of {plan.batch_size}"),
+        ("batches", f"{math.ceil(len(plan.sequences) / plan.batch_size)} of {plan.batch_size}"),
         ("keep", _retention_in_words(plan.retention)),
         ("store", f"{store}: {human_bytes(plan.raw_bytes)} raw, {most} {human_bytes(plan.expected_bytes)} compressed, "
                   f"{sum(array.chunk_count for array in plan.arrays):,} chunks"),

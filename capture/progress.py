@@ -8,6 +8,8 @@ import time
 from types import TracebackType
 from typing import Any
 
+from capture.part import Part
+
 __all__ = ["Progress"]
 
 SECONDS_BETWEEN_LINES = 30.0
@@ -16,9 +18,10 @@ SECONDS_BETWEEN_LINES = 30.0
 class Progress:
     """Counts sequences as they are committed; ``advance`` may be called from any thread."""
 
-    def __init__(self, total: int, done: int, *, quiet: bool) -> None:
-        """``done`` of ``total`` sequences were committed before this run."""
-        self._total = total
+    def __init__(self, part: Part, done: int, *, quiet: bool) -> None:
+        """``done`` of the part's sequences were committed before this run."""
+        self._total = total = len(part.sequences)
+        self._what = "sequences" if part.is_whole else f"sequences, {part},"
         self._done = done
         self._lock = threading.Lock()
         self._last_line = self._started = time.monotonic()
@@ -28,7 +31,14 @@ class Progress:
         if not quiet and sys.stderr.isatty():
             from tqdm import tqdm
 
-            self._bar = tqdm(total=total, initial=done, unit="sequence", desc="capture", dynamic_ncols=True)
+            title = "capture" if part.is_whole else f"capture {part}"
+            self._bar = tqdm(
+                total=total,
+                initial=done,
+                unit="sequence",
+                desc=title,
+                dynamic_ncols=True,
+            )
 
     def __enter__(self) -> Progress:
         """The progress itself."""
@@ -54,4 +64,4 @@ class Progress:
             self._last_line = now
             rate = (self._done - self._before) / max(now - self._started, 1e-9)
             left = f", about {(self._total - self._done) / rate:.0f} s left" if self._done < self._total else ""
-            print(f"capture: {self._done} of {self._total} sequences committed{left}", file=sys.stderr, flush=True)
+            print(f"capture: {self._done} of {self._total} {self._what} committed{left}", file=sys.stderr, flush=True)

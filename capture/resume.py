@@ -12,6 +12,7 @@ import errno
 import json
 import re
 import shutil
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -47,18 +48,20 @@ class LayerCheckpoints:
             from safetensors import SafetensorError
             from safetensors.torch import save_file
 
-            if not self._folder.is_dir():
-                self._folder.mkdir(exist_ok=True)
-                flush(self._folder.parent)
-            draft = file.with_suffix(".partial")
-            try:
-                save_file(kept, draft, {"done": str(done), "sequences": _described(batch, wanted)})
-            except SafetensorError as error:  # which an OSError becomes there
-                cause = re.search(r"os error (\d+)", str(error))
-                raise OSError(int(cause[1]) if cause else errno.EIO, f"{draft}: {error}") from error
-            flush(draft)
-            draft.rename(file)
-            flush(self._folder)
+            draft = file.with_suffix(f".{uuid.uuid4().hex}.partial")  # another process may keep the same batch
+            # Gone while this is written: another process has completed the store, and nothing needs to be kept.
+            with contextlib.suppress(FileNotFoundError):
+                if not self._folder.is_dir():
+                    self._folder.mkdir(exist_ok=True)
+                    flush(self._folder.parent)
+                try:
+                    save_file(kept, draft, {"done": str(done), "sequences": _described(batch, wanted)})
+                except SafetensorError as error:  # which an OSError becomes there
+                    cause = re.search(r"os error (\d+)", str(error))
+                    raise OSError(int(cause[1]) if cause else errno.EIO, f"{draft}: {error}") from error
+                flush(draft)
+                draft.rename(file)
+                flush(self._folder)
 
         return save, sum(tensor.nbytes for tensor in kept.values())
 

@@ -36,6 +36,7 @@ from capture.experts import find_routing
 from capture.layer_weights import LayerWeights
 from capture.model_facts import build_skeleton
 from capture.norms import with_norms
+from capture.part import DEFAULT_SEQUENCES, Part, parse_part, whole_command
 from capture.passing_shards import EvictingWeights, remove_shards
 from capture.plan import (
     CapturePlan,
@@ -56,8 +57,8 @@ from capture.snapshot import find_snapshot
 from capture.summary import summarise
 from capture.text import TextSource, parse_text, pinned
 from schemas.bits import encoding_named
-from schemas.create import create_run
-from schemas.errors import CapacityError, InputError, SignatureError
+from schemas.create import create_run, remove_drafts
+from schemas.errors import CapacityError, InputError, SignatureError, StoreExistsError
 from schemas.provenance import CorpusInfo, RunInfo, differences
 from schemas.retention import parse_retention
 from schemas.run import Run, RunWriter
@@ -74,7 +75,7 @@ class CaptureSettings:
     revision: str | None = None
     store: str | None = None
     text: str = "fineweb-edu"
-    sequences: int = 16
+    sequences: str = str(DEFAULT_SEQUENCES)
     length: int = 2048
     overlap: str = "0%"
     bos: Bos = "auto"
@@ -106,6 +107,7 @@ def run_capture(settings: CaptureSettings) -> int:
     destination = Destination(settings.store or source.default_store, overwrite=settings.overwrite)
     store, existing = destination.path, destination.run
 
+    part = parse_part(settings.sequences, existing.info.corpus.sequences if existing else None)
     held = existing.info.model if existing else None
     snapshot = find_snapshot(source, settings.revision, held.revision if held and held.id == source.id else None)
     if settings.evict and snapshot.revision is None:
@@ -125,9 +127,9 @@ def run_capture(settings: CaptureSettings) -> int:
         skeleton.facts,
         sites,
         encoding,
-        sequences=settings.sequences,
+        part=part,
         length=settings.length,
-        batch_size=min(batch_size, settings.sequences) if batch_size > 0 else batch_size,
+        batch_size=batch_size,
         coupling=coupling_of(skeleton.model),
         routing=find_routing(skeleton.model) if skeleton.facts.experts else None,
         retention=retention,
@@ -151,29 +153,28 @@ def run_capture(settings: CaptureSettings) -> int:
                 download=None if download is None else str(download),
             )
         )
-    if existing is None or existing.complete_sequences() != list(range(plan.dimensions.sequences)):
+    if existing is None or _missing(existing, part):
         reasons = shortfalls(plan, available, disk_free)
-        if download is not None and (reason := download.shortfall(plan.expected_bytes)):
+        if download is not None and (reason := download.shortfall(plan.certain_bytes)):
             reasons.append(reason)
         if reasons:
             raise CapacityError("; ".join(reasons))
     if settings.dry_run:
         return 0
 
-    windows = WindowSettings(settings.sequences, settings.length, overlap, settings.bos, settings.seed)
+    windows = WindowSettings(part.whole, settings.length, overlap, settings.bos, settings.seed)
     corpus, corpus_info = _corpus(text, folder, windows, existing)
     require_vocabulary(corpus, skeleton.facts.vocabulary_size, folder)
     if not settings.evict or snapshot.unreachable is not None:
         snapshot.fetch()
-    info = describe_run(snapshot, plan, corpus_info, device, settings.command)
+    info = describe_run(snapshot, plan, corpus_info, device, whole_command(settings.command, part))
     if existing is not None:
         _require_same(existing, info)
-    done = set(existing.complete_sequences()) if existing else set()
-    missing = [sequence for sequence in range(settings.sequences) if sequence not in done]
+    missing = _missing(existing, part)
     if missing:
         if existing is not None:
             _require_arrays(existing, plan)
-        _say(settings, _opening_line(store, plan, device, len(done)))
+        _say(settings, _opening_line(store, plan, part, device, len(part.sequences) - len(missing)))
         if plan.routing is not None and (plan.routing.absent or plan.routing.peak_absent):
             _say(settings, f"routing: {routing_in_words(plan.routing)}")
         # Before the store is made or replaced: a checkpoint that cannot be loaded leaves everything as it was.
@@ -188,25 +189,30 @@ def run_capture(settings: CaptureSettings) -> int:
             weights = LayerWeights(folder, skeleton, device)
         if existing is None:
             destination.clear()
-            create_run(store, info, plan.arrays, {"token_id": corpus.token_id, "token_mask": corpus.token_mask})
+            missing = _missing(_made_or_joined(store, info, plan, corpus), part)
         writer = RunWriter(store)
         checkpoints = LayerCheckpoints(writer)
         with (
             contextlib.closing(weights.shards) if weights is not None else contextlib.nullcontext(),
-            Progress(settings.sequences, len(done), quiet=settings.quiet) as progress,
+            Progress(part, len(part.sequences) - len(missing), quiet=settings.quiet) as progress,
             Sink(writer, plan, committed=progress.advance) as sink,
         ):
-            if weights is None:
+            if not missing:
+                pass  # a worker that made the store meanwhile filled this part, too
+            elif weights is None:
                 capture_resident(model, plan, corpus.token_id, missing, sink, skeleton.dtype, device)
             elif plan.engine == "lockstep":
                 capture_lockstep(weights, plan, corpus.token_id, missing, sink, skeleton.dtype, device)
             else:
                 capture_streamed(weights, plan, corpus.token_id, missing, sink, checkpoints, skeleton.dtype, device)
         checkpoints.remove()
+        writer.sweep()
+        remove_drafts(store)
     else:
-        _say(settings, f"{store} is complete already; nothing to compute")
+        what = store if part.is_whole else f"sequences {part} in {store}"
+        _say(settings, f"{what} {'is' if part.is_whole else 'are'} complete already; nothing to compute")
     remove_shards(store)
-    print(summarise(store, time.monotonic() - started, len(missing)))
+    print(summarise(store, time.monotonic() - started, len(missing), part))
     return 0
 
 
@@ -222,11 +228,27 @@ def _say(settings: CaptureSettings, line: str) -> None:
         print(f"capture: {line}", file=sys.stderr, flush=True)
 
 
-def _opening_line(store: Path, plan: CapturePlan, device: torch.device, done: int) -> str:
+def _missing(run: Run | None, part: Part) -> list[int]:
+    done = set(run.complete_sequences()) if run else set()
+    return [sequence for sequence in part.sequences if sequence not in done]
+
+
+def _made_or_joined(store: Path, info: RunInfo, plan: CapturePlan, corpus: Corpus) -> Run:
+    """The store as made now, or, where another worker was first, as it made it for the same run."""
+    with contextlib.suppress(StoreExistsError):
+        create_run(store, info, plan.arrays, {"token_id": corpus.token_id, "token_mask": corpus.token_mask})
+    run = Run(store)
+    _require_same(run, info)
+    _require_arrays(run, plan)
+    return run
+
+
+def _opening_line(store: Path, plan: CapturePlan, part: Part, device: torch.device, done: int) -> str:
     d = plan.dimensions
+    windows = windows_in_words(d) if part.is_whole else f"{part} sequences x {d.positions}"
     resumed = f", {done} of them there already" if done else ""
     return (
-        f"{d.layers} layers x {len(plan.stored_sites)} sites, {windows_in_words(d)}{resumed}, "
+        f"{d.layers} layers x {len(plan.stored_sites)} sites, {windows}{resumed}, "
         f"{plan.encoding.name} on {device}, {plan.engine} engine ({plan.engine_reason}) -> {store}"
     )
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy.typing as npt
 
+from capture.part import Part
 from capture.plan import human_bytes, windows_in_words
 from schemas.layout import nonfinite_name
 from schemas.perplexity import Perplexity, perplexity
@@ -18,30 +19,40 @@ from schemas.run import Run, store_bytes
 __all__ = ["summarise"]
 
 
-def summarise(store: Path, seconds: float, computed: int) -> str:
-    """The store as lines of text; ``computed`` sequences took ``seconds`` of this run."""
+def summarise(store: Path, seconds: float, computed: int, part: Part) -> str:
+    """The store as lines of text; ``computed`` sequences of ``part`` took ``seconds`` of this run.
+
+    Where other parts are still to be filled, what is told is of the complete sequences alone.
+    """
     run = Run(store)
     d = run.dimensions
-    raw = sum(run.array(name).nbytes for name in run.group.array_keys())
+    complete = run.complete_sequences()
+    finished = len(complete) == d.sequences
+    raw = sum(run.array(name).nbytes for name in run.group.array_keys()) * len(complete) // d.sequences
     size = store_bytes(store)
+    of, count = ("", "") if finished else (f"of {d.sequences * d.positions:,} ", f"{len(complete)} of ")
+    ratio = f" (ratio {size / raw:.3f})" if finished else ", unfinished sequences included"
     lines = [
-        f"tokens       {d.sequences * d.positions:,} ({windows_in_words(d)})",
+        f"tokens       {len(complete) * d.positions:,} {of}({count}{windows_in_words(d)})",
         f"raw          {human_bytes(raw)}",
-        f"compressed   {human_bytes(size)} (ratio {size / raw:.3f})",
+        f"compressed   {human_bytes(size)}{ratio}",
         f"seconds      {seconds:.1f}" + ("" if computed else " (nothing to compute)"),
-        f"perplexity   {_perplexity(perplexity(run.read('token_nll')))}",
+        f"perplexity   {_perplexity(perplexity(run.read('token_nll')[complete]))}",
     ]
+    if not part.is_whole:
+        lines.insert(0, f"part         sequences {part}")
     if run.retention != WHOLE:
-        lines.insert(1, f"keep         {run.retention}")
-    bad = {site: run.read(nonfinite_name(site)) for site in run.info.stored_sites}
+        lines.insert(len(lines) - 4, f"keep         {run.retention}")
+    bad = {site: run.read(nonfinite_name(site))[:, complete] for site in run.info.stored_sites}
     total = sum(int(counts.sum()) for counts in bad.values())
     if total:
         worst = _worst_cells(bad)
         lines.append(f"non-finite   {total:,} values are NaN or infinite, most in {worst}")
     else:
         lines.append("non-finite   none")
-    command = shlex.join(["analyze", "--store", str(store), "--magnitude", "6"])
-    return "\n".join([*lines, f"store        {store}", f"next         {command}"])
+    command = shlex.join(["analyze", "--store", str(store), "--magnitude", "6"] if finished else run.info.command)
+    rest = "" if finished else " (all that is missing; or other parts of it)"
+    return "\n".join([*lines, f"store        {store}", f"next         {command}{rest}"])
 
 
 def _perplexity(found: Perplexity) -> str:

@@ -17,12 +17,12 @@ import zarr
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec
 
 from schemas.durable import flush, is_full, sync
-from schemas.errors import CapacityError, StoreError
+from schemas.errors import CapacityError, StoreError, StoreExistsError
 from schemas.event_loop import finish_tasks
 from schemas.layout import ArraySpec
 from schemas.provenance import RunInfo
 
-__all__ = ["codecs", "create_run"]
+__all__ = ["codecs", "create_run", "remove_drafts"]
 
 
 def codecs(itemsize: int) -> dict[str, Any]:
@@ -45,19 +45,16 @@ def create_run(
     """Create the store at a local ``path`` with its attributes, empty arrays and the given whole ``contents``.
 
     It is made beside ``path`` under another name and renamed when ready, so a store never exists by half; what
-    killed processes of this machine left beside it is removed. Raises StoreError where ``path`` exists or cannot
-    be written, CapacityError where its disk is full.
+    killed processes of this machine left beside it is removed. Raises StoreExistsError where ``path`` exists, or
+    another process makes it meanwhile, CapacityError where its disk is full, StoreError where it cannot be written.
     """
     final = Path(path)
     if os.path.exists(final):  # Path.exists raises for a name too long
-        raise StoreError(f"{final} exists already; give another --store, or --overwrite to replace it")
-    prefix = f"{final.name}.new-{socket.gethostname()}-"
-    draft = final.with_name(f"{prefix}{os.getpid()}")
+        raise StoreExistsError(f"{final} exists already; give another --store, or --overwrite to replace it")
+    draft = final.with_name(f"{_prefix(final)}{os.getpid()}")
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
-        for leftover in final.parent.glob(f"{glob.escape(prefix)}*"):
-            if not _alive(leftover.name.removeprefix(prefix)):
-                shutil.rmtree(leftover, ignore_errors=True)
+        remove_drafts(final)
         group = zarr.create_group(
             zarr.storage.LocalStore(draft),
             attributes=info.model_dump(mode="json"),
@@ -91,7 +88,7 @@ def create_run(
         finish_tasks()  # or what is still being written stays
         shutil.rmtree(draft, ignore_errors=True)
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR) and os.path.lexists(final):
-            raise StoreError(
+            raise StoreExistsError(
                 f"{final} was made by another process meanwhile; run the same command again to continue it"
             ) from None
         if is_full(error):
@@ -104,6 +101,18 @@ def create_run(
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
+
+
+def remove_drafts(path: str | os.PathLike[str]) -> None:
+    """Remove what killed processes of this machine left beside ``path`` when they were making a store there."""
+    prefix = _prefix(Path(path))
+    for leftover in Path(path).parent.glob(f"{glob.escape(prefix)}*"):
+        if not _alive(leftover.name.removeprefix(prefix)):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _prefix(final: Path) -> str:
+    return f"{final.name}.new-{socket.gethostname()}-"
 
 
 def _alive(process: str) -> bool:

@@ -15,6 +15,7 @@ __all__ = [
     "OutlierFeaturesError",
     "SignatureError",
     "StoreError",
+    "StoreExistsError",
 ]
 
 
@@ -38,6 +39,10 @@ class MissingDependencyError(OutlierFeaturesError, ImportError):
 
 class StoreError(InputError):
     """A path that is no run store, a store of a newer format, or one that cannot answer what was asked."""
+
+
+class StoreExistsError(StoreError):
+    """There is something already where a store was to be made: it was there, or appeared meanwhile."""
 
 
 class SignatureError(StoreError):

@@ -202,7 +202,8 @@ def _is_fill(values: npt.NDArray[Any], fill: Any) -> bool:
 class RunWriter(Run):
     """A local store opened for writing. Arrays are written from any thread; cells are then committed.
 
-    Several writers, in one process or many, may fill disjoint sequences of one store: no chunk spans two.
+    Several writers, in one process or many, may fill disjoint sequences of one store: no chunk spans two. Those that
+    fill the same ones with the same values do double work and no harm.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -213,7 +214,8 @@ class RunWriter(Run):
         self._commit_lock = threading.Lock()
         self._partial_writes: dict[str, threading.Lock] = {}
         self._files: dict[str, ChunkFiles | None] = {}
-        self._sweep()
+        self._folder = self._opened()
+        self.sweep()
 
     def array(self, name: str) -> zarr.Array[Any]:
         """The array ``name``, set to store chunks that equal the fill value too; StoreError where there is none."""
@@ -250,7 +252,10 @@ class RunWriter(Run):
         array = self.array(name)
         with self._lock:
             turn = self._partial_writes.setdefault(name, threading.Lock())
-        with contextlib.nullcontext() if covers_chunks(array, index) else turn:
+        if covers_chunks(array, index):
+            array[index] = values
+            return
+        with turn, self._alone(name):
             array[index] = values
 
     def _chunk_files(self, name: str, index: Index) -> Iterator[Path]:
@@ -266,11 +271,15 @@ class RunWriter(Run):
         sequences = list(sequences)
         with self._commit_lock:
             self._flush()
-            for sequence in sequences:
-                column = self.read("committed", (slice(None), sequence))
-                column[list(layers)] = 1
-                self.array("committed")[:, sequence] = column
-            sync(file for s in sequences for file in self._chunk_files("committed", (slice(None), s)))
+            with self._alone("committed"):
+                self._mark(layers, sequences)
+
+    def _mark(self, layers: Sequence[int], sequences: Sequence[int]) -> None:
+        for sequence in sequences:
+            column = self.read("committed", (slice(None), sequence))
+            column[list(layers)] = 1
+            self.array("committed")[:, sequence] = column
+        sync(file for s in sequences for file in self._chunk_files("committed", (slice(None), s)))
 
     def flush(self) -> None:
         """Return when everything written so far has reached the disk itself."""
@@ -287,23 +296,43 @@ class RunWriter(Run):
                 self._unsynced |= files
             raise
 
-    def _sweep(self) -> None:
+    def sweep(self) -> None:
         """Delete what killed writers left half-written, unless another writer has the store open.
 
         Every writer holds a shared lock on the folder while it lives; who gets it exclusively is alone.
         """
         if fcntl is None:
             return
-        folder = os.open(self.path, os.O_RDONLY)
-        weakref.finalize(self, os.close, folder)
         with contextlib.suppress(OSError):  # another writer is at work, or the file system has no locks
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
             for leftover in Path(self.path).glob("*/*.partial"):
                 leftover.unlink(missing_ok=True)
-            fcntl.flock(folder, fcntl.LOCK_SH)
+        with contextlib.suppress(OSError):  # waits for one that is sweeping, so that it does not sweep what is new
+            fcntl.flock(self._folder, fcntl.LOCK_SH)
+
+    def _opened(self) -> int:
+        """A descriptor of the store's folder that lives as long as the writer."""
+        folder = os.open(self.path, os.O_RDONLY)
+        weakref.finalize(self, os.close, folder)
+        return folder
+
+    @contextlib.contextmanager
+    def _alone(self, name: str) -> Iterator[None]:
+        """While entered, no other process rewrites a part of a chunk of the array ``name``.
+
+        Chunks do not span sequences, so this matters where two processes fill the same ones: of two that read a
+        chunk, each to change a part of it, the first to write it back would lose its change.
+        """
+        if fcntl is None:
+            yield
             return
-        with contextlib.suppress(OSError):
-            fcntl.flock(folder, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        folder = os.open(os.path.join(self.path, name), os.O_RDONLY)
+        try:
+            with contextlib.suppress(OSError):  # the file system has no locks
+                fcntl.flock(folder, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(folder)
 
 
 def is_being_written(path: str | os.PathLike[str]) -> bool:

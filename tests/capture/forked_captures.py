@@ -11,7 +11,8 @@ a capture starts in milliseconds. One JSON object a line comes in, one goes out:
 ``folder`` becomes the capture's working directory. The signal is sent ``delay_seconds`` after a path that matches
 ``after_new`` appears or is replaced, or after the start where there is no pattern; never where there is no
 signal. ``status`` is the exit status, or minus the signal that ended the process. ``run`` is any other command, for
-what this process sees and the one that asks does not. With ``file_bytes`` no file can be written beyond that size.
+what this process sees and the one that asks does not. With ``file_bytes`` no file can be written beyond that size. A
+list of requests is that many captures at the same time, and its answer a list; one that is to be signalled comes first.
 """
 
 from __future__ import annotations
@@ -27,14 +28,13 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
 __all__ = ["Answer", "Captures", "capturing_processes"]
 
 Answer = dict[str, Any]
-Captures = Callable[..., Answer]
 Seen = set[tuple[str, int, int]]
 
 
@@ -46,25 +46,34 @@ def main() -> None:
     import capture.session  # noqa: F401
 
     for line in sys.stdin:
-        print(json.dumps(_answer(json.loads(line))), flush=True)
+        asked = json.loads(line)
+        answered = _answers(asked) if isinstance(asked, list) else _answers([asked])[0]
+        print(json.dumps(answered), flush=True)
 
 
-def _answer(request: dict[str, Any]) -> Answer:
-    if "run" in request:
-        ran = subprocess.run(request["run"], capture_output=True, text=True)
-        return {"status": ran.returncode, "output": ran.stdout + ran.stderr}
-    with tempfile.TemporaryFile("w+") as output:
-        pattern = request.get("after_new")
-        before = _matches(request["folder"], pattern)
+def _answers(requests: list[dict[str, Any]]) -> list[Answer]:
+    if "run" in requests[0]:
+        ran = subprocess.run(requests[0]["run"], capture_output=True, text=True)
+        return [{"status": ran.returncode, "output": ran.stdout + ran.stderr}]
+    with contextlib.ExitStack() as stack:
         started = time.monotonic()
-        child = os.fork()
-        if child == 0:
-            _capture(request, output)
-        signalled, status = _signal(child, request, pattern, before)
-        seconds = time.monotonic() - started
-        output.seek(0)
-        code = os.waitstatus_to_exitcode(status)
-        return {"status": code, "seconds": seconds, "signalled": signalled, "output": output.read()}
+        captures = []
+        for request in requests:
+            output = stack.enter_context(tempfile.TemporaryFile("w+"))
+            before = _matches(request["folder"], request.get("after_new"))
+            child = os.fork()
+            if child == 0:
+                _capture(request, output)
+            captures.append((request, child, before, output))
+        return [_answer(*capture, started) for capture in captures]
+
+
+def _answer(request: dict[str, Any], child: int, before: Seen, output: IO[str], started: float) -> Answer:
+    signalled, status = _signal(child, request, request.get("after_new"), before)
+    seconds = time.monotonic() - started
+    output.seek(0)
+    code = os.waitstatus_to_exitcode(status)
+    return {"status": code, "seconds": seconds, "signalled": signalled, "output": output.read()}
 
 
 def _signal(child: int, request: dict[str, Any], pattern: str | None, before: Seen) -> tuple[bool, int]:
@@ -113,9 +122,38 @@ def _capture(request: dict[str, Any], output: IO[str]) -> NoReturn:
         os._exit(status)
 
 
+class Captures:
+    """Makes requests and returns their answers."""
+
+    def __init__(self, requests: IO[str], answers: IO[str]) -> None:
+        self._requests, self._answers = requests, answers
+
+    def __call__(self, arguments: Sequence[str] = (), folder: Path = Path(), **moment: Any) -> Answer:
+        """One capture."""
+        answer: Answer = self._ask({"arguments": list(arguments), "folder": str(folder), **moment})
+        return answer
+
+    def together(self, commands: list[list[str]], folder: Path, **first: Any) -> list[Answer]:
+        """A capture for each of ``commands``, at the same time; ``first``: the moment that the first is signalled."""
+        moments = [first] + [{}] * (len(commands) - 1)
+        answers: list[Answer] = self._ask(
+            [
+                {"arguments": arguments, "folder": str(folder), **moment}
+                for arguments, moment in zip(commands, moments, strict=True)
+            ]
+        )
+        return answers
+
+    def _ask(self, asked: Any) -> Any:
+        self._requests.write(json.dumps(asked) + "\n")
+        self._requests.flush()
+        return json.loads(self._answers.readline())
+
+
 @contextlib.contextmanager
 def capturing_processes(environment: Mapping[str, str] = os.environ, wrapper: Sequence[str] = ()) -> Iterator[Captures]:
-    """A function that makes a request and returns its answer, from a process that ends with the context.
+    """What makes requests of a process that ends with the context.
+
 
     It is started by the command ``wrapper``, which must become it.
     """
@@ -131,16 +169,8 @@ def capturing_processes(environment: Mapping[str, str] = os.environ, wrapper: Se
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        requests, answers = process.stdin, process.stdout
-
-        def ask(arguments: Sequence[str] = (), folder: Path = root, **moment: Any) -> Answer:
-            requests.write(json.dumps({"arguments": arguments, "folder": str(folder), **moment}) + "\n")
-            requests.flush()
-            answer: Answer = json.loads(answers.readline())
-            return answer
-
-        yield ask
-        requests.close()
+        yield Captures(process.stdin, process.stdout)
+        process.stdin.close()
 
 
 if __name__ == "__main__":

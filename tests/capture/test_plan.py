@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from capture.model_facts import ModelFacts
+from capture.part import Part
 from capture.plan import (
     EXPECTED_RATIO,
     LOSS_BLOCK_BYTES,
@@ -42,9 +43,11 @@ def plan_of(
     length: int = 16,
     batch_size: int = 1,
     coupling: str | None = None,
+    part: Part | None = None,
 ) -> CapturePlan:
-    sizes = {"sequences": sequences, "length": length, "batch_size": batch_size}
-    return make_plan(facts, sites, ENCODINGS[bits], **sizes, coupling=coupling)
+    part = part or Part(0, sequences, sequences)
+    sizes = {"length": length, "batch_size": batch_size}
+    return make_plan(facts, sites, ENCODINGS[bits], part=part, **sizes, coupling=coupling)
 
 
 @st.composite
@@ -87,6 +90,8 @@ def test_bytes_and_chunks_are_those_of_the_arrays(
 ) -> None:
     facts = replace(FACTS, layers=layers, hidden_size=features, vocabulary_size=vocabulary)
     plan = plan_of(facts, sites, bits, sequences, length, batch_size)
+    batch_size = min(batch_size, sequences)  # a batch larger than the run is the whole run
+    assert plan.batch_size == batch_size
     stored = [site.name for site in sites if site.alias is None]
     assert plan.stored_sites == stored
     assert plan.dimensions == Dimensions(layers, sequences, length, features)
@@ -118,7 +123,6 @@ def test_memory_grows_with_the_batch_and_with_eager_attention() -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"sequences": 0}, r"--sequences 0: must be at least 1"),
         ({"length": 0}, r"--length 0: must be at least 1"),
         ({"batch_size": -1}, r"--batch-size -1: must be at least 1"),
         ({"length": 65}, r"--length 65 is longer than the 64 positions .* use --length 64 or less"),

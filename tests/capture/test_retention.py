@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from capture.part import Part
 from capture.plan import CapturePlan, describe_plan, human_bytes, make_plan, shortfalls
 from capture.sink import Sink
 from capture.sites import Site
@@ -123,9 +124,8 @@ def test_a_complete_store_of_format_1_0_is_complete(
 def plan_keeping(keep: str) -> CapturePlan:
     sites = (Site("ln_attn", ("layers.0.attn", "layers.1.attn")),)
     facts = replace(FACTS, hidden_size=512)
-    return make_plan(
-        facts, sites, ENCODINGS["bfloat16"], sequences=3, length=64, batch_size=1, retention=parse_retention(keep)
-    )
+    sizes = {"part": Part(0, 3, 3), "length": 64, "batch_size": 1}
+    return make_plan(facts, sites, ENCODINGS["bfloat16"], **sizes, retention=parse_retention(keep))  # type: ignore[arg-type]
 
 
 def test_a_plan_tells_what_can_be_told() -> None:

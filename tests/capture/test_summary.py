@@ -10,26 +10,25 @@ from typing import Any
 import numpy as np
 import pytest
 
+from capture.part import Part
 from capture.summary import summarise
 from schemas import ENCODINGS, Run
 from schemas.create import create_run
 from schemas.layout import Dimensions, plan_arrays
 from schemas.run import RunWriter
 from tests.capture.captures import POSITIONS, SEQUENCES
-from tests.stores import run_info
+from tests.stores import run_info, write_store
 
 
 def summary_of(run: Run, seconds: float = 1.5, computed: int = 3) -> dict[str, str]:
-    lines = summarise(Path(run.path), seconds, computed).splitlines()
+    whole = run.dimensions.sequences
+    lines = summarise(Path(run.path), seconds, computed, Part(0, whole, whole)).splitlines()
     return {line[:13].strip(): line[13:] for line in lines}
 
 
 def made_up(path: Path, token_nll: Any) -> Run:
     """A store with these losses and nothing else in it."""
-    sequences, positions = token_nll.shape
-    dimensions = Dimensions(1, sequences, positions, 2)
-    create_run(path, run_info(dimensions, ["ln_attn"]), plan_arrays(dimensions, ["ln_attn"], ENCODINGS["bfloat16"]), {})
-    RunWriter(path).write("token_nll", (slice(None),), token_nll.astype(np.float32))
+    write_store(path, {"ln_attn": np.zeros((1, *token_nll.shape, 2), np.float32)}, token_nll=token_nll)
     return Run(path)
 
 
@@ -75,8 +74,11 @@ def test_the_cells_with_most_bad_values_are_named(tmp_path: Path) -> None:
     create_run(tmp_path / "r", run_info(dimensions, sites), plan_arrays(dimensions, sites, ENCODINGS["bfloat16"]), {})
     counts = np.zeros((5, 2), np.uint64)
     counts[1], counts[4] = [3, 1], [0, 2]
-    RunWriter(tmp_path / "r").write("ln_attn_nonfinite", (slice(None),), counts)
-    RunWriter(tmp_path / "r").write("ln_mlp_nonfinite", (slice(None),), counts[::-1] * np.uint64(1000))
+    writer = RunWriter(tmp_path / "r")
+    writer.write("ln_attn_nonfinite", (slice(None),), counts)
+    writer.write("ln_mlp_nonfinite", (slice(None),), counts[::-1] * np.uint64(1000))
+    writer.write("token_nll", (slice(None),), np.zeros((2, 3), np.float32))
+    writer.commit(range(5), range(2))
     line = summary_of(Run(tmp_path / "r"))["non-finite"]
     assert line == (
         "6,006 values are NaN or infinite, most in ln_mlp layer 3 (4,000), ln_mlp layer 0 (2,000), ln_attn layer 1 (4)"
