@@ -5,6 +5,7 @@ Found without weights: the decoder runs an identity pass on stand-ins that take 
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ def coupling_of(model: Any) -> str | None:
 
     Anything that goes wrong in the pass counts as a reason: a real forward, which needs no such pass, is then safe.
     """
+    model = copy.deepcopy(model)  # a forward may leave its mark
     try:
         decoder = decoder_of(model)
         held = [*decoder.named_parameters(), *decoder.named_buffers()]

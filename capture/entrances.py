@@ -6,6 +6,7 @@ MLPs are stubbed (routing depends on data): between them lie the norms and addit
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -62,6 +63,7 @@ def trace_entrances(model: Any, sites: Sequence[Site]) -> dict[tuple[str, int], 
 
     Raises CaptureError where the model's layers do not run without weights.
     """
+    model = copy.deepcopy(model)  # a forward may leave its mark, as RWKV's, which then takes its weights for rescaled
     path, layers = decoder_layers(model)
     found: dict[tuple[str, int], Entrance] = {}
     made: dict[Identity, str] = {}
