@@ -21,6 +21,12 @@ from schemas.errors import InputError, MissingDependencyError
 __all__ = ["ModelSource", "find_model", "fingerprint", "require_checkpoint", "shard_names", "weight_files"]
 
 INDEX = "model.safetensors.index.json"
+GGUF = (
+    "A GGUF file keeps its weights packed, and transformers computes with them in float32: its activations are not the "
+    "model's. Use the safetensors checkpoint that it was made from, or make one: AutoModelForCausalLM.from_pretrained("
+    "folder, gguf_file=name, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True))"
+    ".save_pretrained(new_folder), and its tokenizer"
+)
 PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 WHOLE_TENSOR_BYTES = 2**20
 SAMPLES_OF_A_TENSOR = 4
@@ -66,6 +72,8 @@ def find_model(name: str) -> ModelSource:
     if name and folder.is_dir():
         weight_files(folder)
         return ModelSource(name, folder.resolve().name, folder)
+    if folder.is_file() and folder.suffix == ".gguf":
+        raise InputError(f"--model {name}: {GGUF}")
     if folder.is_file():
         raise InputError(f"--model {name} is a file; give the folder that holds config.json and *.safetensors")
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or name.startswith("."):
@@ -84,7 +92,7 @@ def weight_files(folder: Path) -> list[Path]:
     Raises InputError where there is no config.json, no weights, only pickled weights, or a shard is missing.
     """
     if not (folder / "config.json").is_file():
-        raise InputError(f"{folder} holds no checkpoint: there is no config.json in it")
+        require_checkpoint([file.name for file in folder.iterdir()], folder)
     names = shard_names(folder)
     if names is None:
         require_checkpoint([file.name for file in folder.iterdir()], folder)
@@ -117,10 +125,14 @@ def shard_names(folder: Path) -> list[str] | None:
 
 def require_checkpoint(files: Sequence[str], where: object) -> None:
     """Raise InputError unless ``files``, the names in a folder or repository, have a configuration and safetensors."""
+    top = [name for name in files if "/" not in name]
+    safe = any(name.endswith(".safetensors") for name in top)
+    packed = next((name for name in sorted(top) if name.endswith(".gguf")), None)
+    if packed is not None and not safe:
+        raise InputError(f"{where} holds {packed}, but no *.safetensors. {GGUF}")
     if "config.json" not in files:
         raise InputError(f"{where} holds no checkpoint: there is no config.json in it")
-    top = [name for name in files if "/" not in name]
-    if any(name.endswith(".safetensors") for name in top):
+    if safe:
         return
     pickled = sorted(name for name in top if Path(name).suffix in PICKLED)
     if pickled:

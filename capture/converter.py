@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import torch
 
 from capture.model_facts import Skeleton
+from capture.quantisation import dequantising
 
 __all__ = ["Converted", "Converter", "Source"]
 
@@ -167,12 +168,11 @@ def _reason(text: str) -> str:
 
 
 def _dequantizer(skeleton: Skeleton) -> Any:
-    """What turns MXFP4 blocks and scales into ``skeleton.dtype``; None for an unquantised checkpoint."""
+    """What turns quantised weights into ``skeleton.dtype``; None for an unquantised checkpoint."""
     if skeleton.facts.quantisation is None:
         return None
-    from transformers import Mxfp4Config
     from transformers.quantizers.auto import AutoHfQuantizer
 
-    quantizer = AutoHfQuantizer.from_config(Mxfp4Config(dequantize=True), pre_quantized=True)
+    quantizer = AutoHfQuantizer.from_config(dequantising(skeleton.facts.quantisation), pre_quantized=True)
     quantizer.preprocess_model(model=skeleton.model, dtype=skeleton.dtype, device_map={"": "cpu"}, use_kernels=False)
     return quantizer

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from capture.quantisation import READABLE
 from capture.routing_rules import routing_in_words
 from capture.sites import decoder_layers
 from schemas.errors import InputError
@@ -22,10 +23,6 @@ __all__ = ["ModelFacts", "Skeleton", "build_skeleton", "expert_parameters"]
 DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
     {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 )
-
-READABLE_QUANTISATION = ("mxfp4",)
-"""Quantised checkpoints that are dequantised on load; others are refused."""
-
 
 EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 TOP_K = ("num_experts_per_tok", "num_experts_per_token", "top_k_experts", "moe_top_k", "moe_topk", "moe_k")
@@ -74,12 +71,12 @@ def _first(config: Any, *names: str) -> Any:
 def native_dtype(config: Any, quantisation: str | None) -> str:
     """Name of the dtype that the checkpoint declares.
 
-    Where it declares none: bfloat16 for MXFP4, which is dequantised to that and whose other tensors are that
+    Where it declares none: bfloat16 for quantised ones, which are dequantised to that and whose other tensors are that
     (GPT-OSS's checkpoints say nothing); else float32, what older checkpoints without the entry hold.
     """
     declared = _first(config, "dtype", "torch_dtype") or _first(config.get_text_config(), "dtype")
     if declared is None:
-        return "bfloat16" if quantisation == "mxfp4" else "float32"
+        return "float32" if quantisation is None else "bfloat16"
     return str(declared).removeprefix("torch.")
 
 
@@ -99,9 +96,9 @@ def build_skeleton(folder: Path, dtype: str) -> Skeleton:
     if quantisation is not None and not isinstance(quantisation, dict):
         quantisation = quantisation.to_dict()
     method = (quantisation or {}).get("quant_method")
-    if method is not None and method not in READABLE_QUANTISATION:
+    if method is not None and method not in READABLE:
         raise InputError(
-            f"{folder} is quantised with {method}; readable here: unquantised and {', '.join(READABLE_QUANTISATION)}. "
+            f"{folder} is quantised with {method}; readable here: unquantised and {', '.join(READABLE)}. "
             "Use the checkpoint it was made from"
         )
     native = native_dtype(config, method)

@@ -15,6 +15,7 @@ from capture.loss import decoder_of, token_nll
 from capture.model_facts import Skeleton
 from capture.observation import observe
 from capture.plan import CapturePlan, batches
+from capture.quantisation import dequantising
 from capture.recipes import Recipes
 from capture.shards import Shards
 from capture.sink import Sink
@@ -47,11 +48,8 @@ def load_model(
 
     Recipes(Converter(skeleton), Shards.in_folder(folder)).require_complete(folder)
     options = dict(placed)
-    if skeleton.facts.quantisation == "mxfp4":
-        from transformers import Mxfp4Config
-
-        # With native MXFP4 kernels the router is bypassed, and they exist for some GPUs only: dequantise.
-        options["quantization_config"] = Mxfp4Config(dequantize=True)
+    if skeleton.facts.quantisation is not None:
+        options["quantization_config"] = dequantising(skeleton.facts.quantisation)
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
             folder,

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from tests.capture.refused import refused, tree
@@ -64,6 +65,26 @@ def test_a_checkpoint_of_pickles(refuse: Refuse, folder: Path) -> None:
     message = refuse(folder)
     assert "only pickled weights (pytorch_model.bin)" in message
     assert "save_pretrained" in message
+
+
+def test_a_folder_of_gguf_files(refuse: Refuse, tmp_path: Path) -> None:
+    (tmp_path / "packed").mkdir()
+    file = tmp_path / "packed" / "model-Q4_K_M.gguf"
+    file.write_bytes(b"GGUF")
+    for message in (refuse(tmp_path / "packed"), refuse(file)):
+        assert "model-Q4_K_M.gguf" in message
+        assert "Use the safetensors checkpoint that it was made from" in message
+        assert "gguf_file=name" in message
+
+
+def test_float8_weights_that_no_configuration_explains(refuse: Refuse, folder: Path) -> None:
+    state = load_file(folder / "model.safetensors")
+    name = "model.layers.2.mlp.down_proj.weight"
+    state[name] = state[name].to(torch.float8_e4m3fn)
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    message = refuse(folder)
+    assert f"{name} in model.safetensors: it holds float8_e4m3fn" in message
+    assert "config.json names no quantisation" in message
 
 
 def test_a_missing_shard(refuse: Refuse, tmp_path: Path) -> None:
@@ -123,7 +144,7 @@ def test_an_encoder(model_type: str, refuse: Refuse, folder: Path) -> None:
     assert f"{model_type} is no causal language model" in refuse(folder)
 
 
-@pytest.mark.parametrize("method", ["gptq", "awq", "bitsandbytes", "fp8"])
+@pytest.mark.parametrize("method", ["gptq", "awq", "bitsandbytes", "compressed-tensors"])
 def test_an_unsupported_quantisation(method: str, refuse: Refuse, folder: Path) -> None:
     edit(folder / "config.json", quantization_config={"quant_method": method, "bits": 4, "load_in_4bit": True})
     message = refuse(folder)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AutoModelForCausalLM, Mxfp4Config
+from transformers import AutoModelForCausalLM, FineGrainedFP8Config, Mxfp4Config
 
 from capture import arena, comparison, placement
 from capture.layer_weights import LayerWeights
@@ -101,6 +104,30 @@ def test_two_buffers_for_the_whole_run(weights: LayerWeights) -> None:
     assert places == [places[0], places[1]] * 2
 
 
+def test_an_accelerator_reads_into_memory_of_the_host_and_copies(
+    weights: LayerWeights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same path with the host's memory in both roles: what is staged for the next layer leaves this one alone."""
+    copied: list[int] = []
+
+    def copy(target: torch.Tensor, source: torch.Tensor, after: object) -> None:
+        assert target.data_ptr() != source.data_ptr()
+        copied.append(target.data_ptr())
+        target.copy_(source)
+
+    monkeypatch.setattr(arena, "staging_buffer", lambda size_bytes, device: torch.empty(size_bytes, dtype=torch.uint8))
+    monkeypatch.setattr(arena, "copied_aside", copy)
+    model = whole_model(weights._folder, "bfloat16", mxfp4=weights._converter.is_mxfp4)
+    for index in range(len(weights.layers)):
+        weights.load_layer(index)
+        for loaded in (index - 1, index) if index else (index,):
+            for name, tensor in stored(model.get_submodule(f"{weights.path}.{loaded}")).items():
+                assert bits(stored(weights.layers[loaded])[name]) == bits(tensor), name
+        if index:
+            weights.release_layer(index - 1)
+    assert copied == [copied[0], copied[1]] * 2
+
+
 def test_a_third_layer_is_refused(weights: LayerWeights) -> None:
     weights.load_layer(0)
     weights.load_layer(1)
@@ -176,3 +203,41 @@ def test_what_is_more_than_placement_is_computed_by_the_converter(
         for name, tensor in stored(model.get_submodule(f"{weights.path}.{index}")).items():
             assert bits(stored(layer)[name]) == bits(tensor), name
         weights.release_layer(index)
+
+
+def quantised_to_float8(folder: Path, block: int = 16) -> None:
+    """Give the projections of a checkpoint one scale for each square block, as DeepSeek and Qwen publish theirs."""
+    file, tensors = folder / "model.safetensors", {}
+    for name, tensor in load_file(file).items():
+        tensors[name] = tensor
+        if re.search(r"_proj\.weight$", name) and all(size % block == 0 for size in tensor.shape):
+            rows, columns = tensor.shape
+            blocks = tensor.float().view(rows // block, block, columns // block, block)
+            scale = blocks.abs().amax((1, 3)) / 448
+            tensors[name] = (blocks / scale[:, None, :, None]).view(rows, columns).to(torch.float8_e4m3fn)
+            tensors[f"{name}_scale_inv"] = scale
+    save_file(tensors, file, {"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "fp8", "weight_block_size": [block] * 2, "fmt": "e4m3"}
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize("architecture", ["qwen3", "qwen3_moe", "glm4_moe"])
+def test_float8_blocks_are_dequantised_as_transformers_does(architecture: str, tmp_path: Path) -> None:
+    """By its own converter; and against its plain formula, value times scale, for one matrix."""
+    folder = write_checkpoint(tmp_path / architecture, architecture)
+    quantised_to_float8(folder)
+    options = {"quantization_config": FineGrainedFP8Config(dequantize=True)}
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, **options)
+    skeleton = build_skeleton(folder, "auto")
+    assert skeleton.facts.quantisation == "fp8"
+    weights = LayerWeights(folder, skeleton, CPU)
+    for index, layer in enumerate(weights.layers):
+        weights.load_layer(index)
+        for name, tensor in stored(model.get_submodule(f"{weights.path}.{index}")).items():
+            assert bits(stored(layer)[name]) == bits(tensor), name
+        weights.release_layer(index)
+    tensors = load_file(folder / "model.safetensors")
+    name = "model.layers.0.self_attn.o_proj.weight"
+    scale = tensors[f"{name}_scale_inv"].repeat_interleave(16, 0).repeat_interleave(16, 1)
+    assert model.get_parameter(name).equal((tensors[name].float() * scale).bfloat16())

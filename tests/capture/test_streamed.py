@@ -9,7 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from capture.checkpoint import safetensors_header
 from capture.cli import main
+from capture.shards import stored_tensors
 from schemas.run import Run
 from tests.checkpoints import ARCHITECTURES, write_checkpoint
 
@@ -84,26 +86,56 @@ def test_a_store_begun_resident_is_finished_streamed(tmp_path: Path, text: Path)
     assert_same_bits(tmp_path / "whole.zarr", tmp_path / "half.zarr")
 
 
-def edited(folder: Path, edit: str, name: str) -> None:
-    file = folder / "model.safetensors"
+def edited(file: Path, edit: str, name: str) -> None:
+    """Take tensor ``name`` out of a shard, double it, or cut the file within it."""
     tensors = load_file(file)
     match edit:
         case "missing":
             del tensors[name]
         case "shape":
             tensors[name] = torch.cat([tensors[name], tensors[name]])
+        case "truncated":
+            tensors = {**{other: tensor for other, tensor in tensors.items() if other != name}, name: tensors[name]}
     save_file(tensors, file, {"format": "pt"})
+    if edit == "truncated":
+        stored = stored_tensors(file.name, *safetensors_header(file))[name]
+        file.write_bytes(file.read_bytes()[: stored.offset + stored.size_bytes - 1])
 
 
-@pytest.mark.parametrize("edit", ["missing", "shape"])
-@pytest.mark.parametrize("name", ["model.layers.2.mlp.up_proj.weight", "model.norm.weight"])
+@pytest.mark.parametrize("engine", ["resident", "streamed", "lockstep"])
+@pytest.mark.parametrize("edit", ["missing", "shape", "truncated"])
+@pytest.mark.parametrize(
+    ("architecture", "name"),
+    [
+        ("llama", "model.layers.2.mlp.up_proj.weight"),
+        ("llama", "model.norm.weight"),
+        ("mixtral", "model.layers.3.block_sparse_moe.experts.2.w3.weight"),
+        ("gpt_oss", "model.layers.1.mlp.experts.down_proj_scales"),
+    ],
+)
 def test_a_checkpoint_that_does_not_fill_the_model(
-    edit: str, name: str, tmp_path: Path, text: Path, capsys: pytest.CaptureFixture[str]
+    architecture: str,
+    name: str,
+    edit: str,
+    engine: str,
+    tmp_path: Path,
+    text: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    folder = write_checkpoint(tmp_path / "llama", "llama")
-    edited(folder, edit, name)
-    assert capture(folder, text, tmp_path / "run.zarr", "streamed") == 2
-    assert name in capsys.readouterr().err
+    """Named before anything is loaded or stored, by the tensor and, where there is one, the file."""
+    folder = write_checkpoint(tmp_path / architecture, architecture, sharded=True)
+    file = next(file for file in sorted(folder.glob("*.safetensors")) if name in safetensors_header(file)[0])
+    edited(file, edit, name)
+    assert capture(folder, text, tmp_path / "run.zarr", engine) == 2
+    said = capsys.readouterr().err
+    match edit:
+        case "missing":
+            assert f"{name} is missing" in said
+        case "shape":
+            assert f"{name} in {file.name}" in said
+        case "truncated":
+            assert f"{file.name} is truncated" in said
+    assert not (tmp_path / "run.zarr").exists()
 
 
 def test_weights_are_released_after_their_layer(tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
