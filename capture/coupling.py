@@ -6,37 +6,86 @@ Found without weights: the decoder runs an identity pass on stand-ins that take 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
+from torch.utils import _pytree as pytree
 
 from capture.layer_calls import carries_state, record_calls
 from capture.loss import decoder_of
 from capture.sites import decoder_layers
 from schemas.errors import CaptureError
 
-__all__ = ["coupling_of"]
+__all__ = ["APART", "Coupling", "coupling_of"]
 
-POSITIONS = 16
-"""What a decoder does between its layers does not depend on how many tokens it is given."""
+MOST_POSITIONS = 4093
+"""A prime, so that no other dimension equals it: how arguments grow with the length is seen in their shapes."""
 
 
-def coupling_of(model: Any) -> str | None:
-    """Why the layers of ``model``, on the meta device, cannot run apart from it, in words; None where they can.
+@dataclass(frozen=True)
+class Coupling:
+    """Why a model's layers cannot run apart from it, in words, None where they can; and what they are given beside it.
+
+    ``argument_bytes`` are those of all layers' arguments for one sequence, hidden states included, each tensor once.
+    """
+
+    reason: str | None = None
+    argument_bytes: int = 0
+
+
+APART = Coupling()
+"""Layers that run apart from their model."""
+
+
+def coupling_of(model: Any, length: int) -> Coupling:
+    """What ties the layers of ``model``, on the meta device, together where its sequences have ``length`` positions.
 
     Anything that goes wrong in the pass counts as a reason: a real forward, which needs no such pass, is then safe.
     """
     model = copy.deepcopy(model)  # a forward may leave its mark
     try:
-        decoder = decoder_of(model)
-        held = [*decoder.named_parameters(), *decoder.named_buffers()]
-        stand_ins = {name: torch.zeros((), dtype=tensor.dtype).expand(tensor.shape) for name, tensor in held}
-        token_id = torch.zeros((1, POSITIONS), dtype=torch.long)
-        with torch.inference_mode():
-            calls = record_calls(decoder, list(decoder_layers(model)[1]), token_id, stand_ins)
+        decoder, layers = decoder_of(model), list(decoder_layers(model)[1])
     except CaptureError as error:
-        return str(error)
-    shared = carries_state(calls)
-    if shared is not None:
-        return f"layers of {type(decoder).__name__} leave something in {shared} for later ones"
-    return None
+        return Coupling(str(error))
+    held = [*decoder.named_parameters(), *decoder.named_buffers()]
+    stand_ins = {name: torch.zeros((), dtype=tensor.dtype).expand(tensor.shape) for name, tensor in held}
+    token_id = torch.zeros((1, max(1, min(length, MOST_POSITIONS))), dtype=torch.long)
+    with torch.inference_mode(), _arguments(layers) as arguments:
+        try:
+            calls = record_calls(decoder, layers, token_id, stand_ins)
+        except CaptureError as error:
+            reason: str | None = str(error)
+        else:
+            shared = carries_state(calls)
+            name = type(decoder).__name__
+            reason = None if shared is None else f"layers of {name} leave something in {shared} for later ones"
+        return Coupling(reason, sum(_bytes(tensor, token_id.shape[1], length) for tensor in arguments.values()))
+
+
+@contextmanager
+def _arguments(layers: Sequence[nn.Module]) -> Iterator[dict[int, torch.Tensor]]:
+    """While entered, holds each tensor that a layer of the latest forward was given, by where it lies in memory."""
+    given: dict[int, torch.Tensor] = {}
+
+    def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
+        if module is layers[0]:
+            given.clear()
+        leaves = pytree.tree_leaves((args, kwargs))
+        given.update((each.untyped_storage().data_ptr(), each) for each in leaves if isinstance(each, torch.Tensor))
+
+    handles = [layer.register_forward_pre_hook(hook, with_kwargs=True) for layer in layers]
+    try:
+        yield given
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _bytes(tensor: torch.Tensor, positions: int, length: int) -> int:
+    """What ``tensor``'s memory takes at ``length``: it grows with each of up to two dimensions of ``positions``."""
+    power = min(2, sum(size == positions for size in tensor.shape))
+    return int(tensor.untyped_storage().nbytes() * length**power // positions**power)

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from capture.coupling import APART, Coupling
 from capture.experts import Routing
 from capture.model_facts import ModelFacts
 from capture.part import Part
@@ -54,8 +55,7 @@ class CapturePlan:
     encoding: Encoding
     batch_size: int
     arrays: tuple[ArraySpec, ...]
-    coupling: str | None = None
-    """Why the model's layers cannot run apart from it; None where they can."""
+    coupling: Coupling = APART
     retention: Retention = WHOLE
     engine: str = "resident"
     engine_reason: str = ""
@@ -122,10 +122,17 @@ class CapturePlan:
 
     @property
     def waiting_bytes(self) -> int:
-        """Memory of batches that wait between layers: hidden states and position peaks (streamed engine)."""
+        """Memory of batches that wait between layers: hidden states, position peaks, and what layers are given
+        beside: that of one batch where equal arguments are shared, of all where each is in a forward of its own, which
+        may also keep keys and values."""
+        if self.engine == "resident":
+            return 0
         d = self.dimensions
-        per_tensor = len(self.sequences) * d.positions * d.features * self.encoding.itemsize
-        return 0 if self.engine == "resident" else per_tensor * (1 + len(self.stored_sites))
+        each = d.positions * d.features * self.encoding.itemsize
+        waiting = len(self.sequences) * each * (1 + len(self.stored_sites))
+        if self.engine == "streamed":
+            return waiting + self.batch_size * self.coupling.argument_bytes
+        return waiting + len(self.sequences) * (each + self.coupling.argument_bytes)
 
     @property
     def memory_bytes(self) -> int:
@@ -143,9 +150,9 @@ def choose_engine(
     """
     if evict and requested == "resident":
         raise InputError("--engine resident: --evict goes with those that read one layer at a time; use --engine auto")
-    if requested == "streamed" and plan.coupling is not None:
+    if requested == "streamed" and plan.coupling.reason is not None:
         raise InputError(
-            f"--engine streamed: {plan.coupling}; use --engine lockstep, which needs as little for weights"
+            f"--engine streamed: {plan.coupling.reason}; use --engine lockstep, which needs as little for weights"
         )
     if requested != "auto":
         return replace(plan, engine=requested, engine_reason="as asked")
@@ -157,8 +164,8 @@ def choose_engine(
     else:
         need, have = human_bytes(resident.memory_bytes), human_bytes(available_bytes)
         reason = f"the whole model needs {need}, {have} is available"
-    if plan.coupling is not None:
-        return replace(plan, engine="lockstep", engine_reason=f"{reason}, and {plan.coupling}")
+    if plan.coupling.reason is not None:
+        return replace(plan, engine="lockstep", engine_reason=f"{reason}, and {plan.coupling.reason}")
     return replace(plan, engine="streamed", engine_reason=reason)
 
 
@@ -170,7 +177,7 @@ def make_plan(
     part: Part,
     length: int,
     batch_size: int,
-    coupling: str | None = None,
+    coupling: Coupling = APART,
     routing: Routing | None = None,
     retention: Retention = WHOLE,
 ) -> CapturePlan:

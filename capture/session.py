@@ -130,7 +130,7 @@ def run_capture(settings: CaptureSettings) -> int:
         part=part,
         length=settings.length,
         batch_size=batch_size,
-        coupling=coupling_of(skeleton.model),
+        coupling=coupling_of(skeleton.model, settings.length),
         routing=find_routing(skeleton.model) if skeleton.facts.experts else None,
         retention=retention,
     )

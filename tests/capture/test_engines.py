@@ -64,5 +64,18 @@ def test_same_bits_as_resident(
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_what_ties_layers_together_is_found_without_weights(name: str, checkpoint: Callable[[str], Path]) -> None:
     skeleton = build_skeleton(checkpoint(name), "auto")
-    assert coupling_of(skeleton.model) == COUPLED.get(name)
+    assert coupling_of(skeleton.model, POSITIONS).reason == COUPLED.get(name)
     assert all(parameter.is_meta for parameter in skeleton.model.parameters())
+
+
+def test_what_layers_are_given_is_measured(checkpoint: Callable[[str], Path]) -> None:
+    def argument_bytes(name: str, length: int) -> int:
+        return coupling_of(build_skeleton(checkpoint(name), "auto").model, length).argument_bytes
+
+    hidden, rotary, position = 32 * 2, 2 * 8 * 2, 8  # a token: bfloat16 hidden states, cosines and sines, its number
+    assert argument_bytes("llama", 100) == 100 * (hidden + rotary + position)
+    assert argument_bytes("llama", 100_000) == 100_000 * (hidden + rotary + position)
+    # four streams, 8 features of each of 4 layers, two kinds of rotary embeddings, one mask of a window of 8
+    streams = 4 * hidden + 4 * 8 * 2 + 2 * rotary + position
+    assert argument_bytes("gemma3n", 100) == 100 * streams + 100**2
+    assert argument_bytes("gemma3n", 50_000) == pytest.approx(50_000 * streams + 50_000**2, rel=1e-4)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from capture.coupling import APART, Coupling
 from capture.model_facts import ModelFacts
 from capture.part import Part
 from capture.plan import (
@@ -42,7 +43,7 @@ def plan_of(
     sequences: int = 3,
     length: int = 16,
     batch_size: int = 1,
-    coupling: str | None = None,
+    coupling: Coupling = APART,
     part: Part | None = None,
 ) -> CapturePlan:
     part = part or Part(0, sequences, sequences)
@@ -211,7 +212,7 @@ def test_auto_takes_the_first_engine_that_fits_and_says_why() -> None:
 
 def test_layers_that_are_tied_together_are_never_streamed() -> None:
     facts = replace(FACTS, parameter_bytes=60 * 10**9, largest_layer_bytes=10**9, outside_layers_bytes=2 * 10**9)
-    plan = plan_of(facts, coupling="its layers hold hands")
+    plan = plan_of(facts, coupling=Coupling("its layers hold hands", 10**6))
     assert choose_engine(plan, "auto", plan.memory_bytes).engine == "resident"
     lockstep = choose_engine(plan, "auto", plan.memory_bytes - 1)
     assert lockstep.engine == "lockstep"
@@ -221,6 +222,10 @@ def test_layers_that_are_tied_together_are_never_streamed() -> None:
     )
     assert lockstep.weights_bytes == 5 * 10**9
     assert choose_engine(plan, "lockstep", None).engine == "lockstep"
+    apart = choose_engine(plan_of(facts, coupling=Coupling(None, 10**6)), "streamed", None)
+    each = 16 * FACTS.hidden_size * 2
+    assert apart.waiting_bytes == 3 * 3 * each + 10**6  # hidden states, two sites' peaks; one batch's arguments
+    assert lockstep.waiting_bytes == 3 * (4 * each + 10**6)
     with pytest.raises(InputError, match="--engine streamed: its layers hold hands; use --engine lockstep"):
         choose_engine(plan, "streamed", None)
 
