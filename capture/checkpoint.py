@@ -18,7 +18,7 @@ from typing import Any
 from capture.presets import PRESETS
 from schemas.errors import InputError, MissingDependencyError
 
-__all__ = ["ModelSource", "find_model", "fingerprint", "require_checkpoint", "shard_names", "weight_files"]
+__all__ = ["INDEX", "ModelSource", "find_model", "fingerprint", "require_checkpoint", "shard_names", "weight_files"]
 
 INDEX = "model.safetensors.index.json"
 GGUF = (

@@ -6,13 +6,14 @@ listens; this one question has a time limit, so that a machine without a network
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from schemas.errors import InputError
 
-__all__ = ["HubFile", "HubRepository", "HubUnreachableError", "ask_hub", "hub_error"]
+__all__ = ["HubFile", "HubRepository", "HubUnreachableError", "ask_hub", "hub_error", "mute_disk_warnings"]
 
 ANSWER_SECONDS = 10.0
 UNAUTHORISED = 401
@@ -65,6 +66,11 @@ def ask_hub(identity: str, kind: Kind, revision: str | None = None) -> HubReposi
         return HubRepository(str(answer.sha), tuple(about), about)
     except Exception as error:  # the Hub's own, those of the HTTP library, those of an answer that is no Hub's
         raise hub_error(error, identity, kind, revision) from None
+
+
+def mute_disk_warnings() -> None:
+    """Have huggingface_hub not warn of a disk on which a file may not fit: one that is full is an error here."""
+    warnings.filterwarnings("ignore", message="Not enough free disk space", category=UserWarning)
 
 
 def hub_error(error: Exception, identity: str, kind: Kind, revision: str | None = None) -> InputError:

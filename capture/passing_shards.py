@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from capture.checkpoint import safetensors_header
-from capture.hub import hub_error
+from capture.hub import hub_error, mute_disk_warnings
 from capture.layer_weights import LayerWeights
 from capture.model_facts import Skeleton
 from capture.shards import Shards, StoredTensor, stored_tensors
@@ -179,6 +179,7 @@ class PassingShards(Shards):
             if self._folder is None:
                 self._folder, self._lock_descriptor = _claim(self._parent)
             disable_progress_bars()  # the capture has one of its own
+            mute_disk_warnings()
             path = Path(
                 huggingface_hub.hf_hub_download(
                     snapshot.source.id, file, revision=snapshot.revision, local_dir=self._folder
@@ -239,12 +240,16 @@ def _claim(parent: Path) -> tuple[Path, int]:
     """A folder in ``parent`` that is this process's alone, and its lock: what a killed process left, else a new one."""
     for number in itertools.count():
         folder = parent / str(number)
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = _lock(folder)
-        if descriptor is not None:
-            for unfinished in folder.glob(".cache/huggingface/download/*.incomplete"):
-                unfinished.unlink(missing_ok=True)
-            return folder, descriptor
+        with contextlib.suppress(FileNotFoundError):  # a process that ends here removed it meanwhile
+            folder.mkdir(parents=True, exist_ok=True)
+            descriptor = _lock(folder)
+            if descriptor is None:
+                continue
+            if folder.exists() and os.path.samestat(os.fstat(descriptor), folder.stat()):
+                for unfinished in folder.glob(".cache/huggingface/download/*.incomplete"):
+                    unfinished.unlink(missing_ok=True)
+                return folder, descriptor
+            os.close(descriptor)
     raise AssertionError("unreachable")
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from capture.checkpoint import ModelSource, fingerprint, require_checkpoint, shard_names, weight_files
-from capture.hub import HubFile, HubRepository, HubUnreachableError, ask_hub, hub_error
+from capture.hub import HubFile, HubRepository, HubUnreachableError, ask_hub, hub_error, mute_disk_warnings
 from schemas.durable import is_full
 from schemas.errors import CapacityError, InputError
 
@@ -120,6 +120,7 @@ def _download(
     """The folder in the Hub's cache that holds the files of ``revision`` that match ``patterns``, now downloaded."""
     import huggingface_hub
 
+    mute_disk_warnings()
     try:
         return Path(
             huggingface_hub.snapshot_download(

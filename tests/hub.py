@@ -159,6 +159,11 @@ class _Handler(BaseHTTPRequestHandler):
     served: Hub
     protocol_version = "HTTP/1.1"
 
+    def handle(self) -> None:
+        """Answer until the client hangs up, as it does when it is killed."""
+        with contextlib.suppress(ConnectionError):
+            super().handle()
+
     def log_message(self, format: str, *arguments: Any) -> None:
         """Say nothing."""
 

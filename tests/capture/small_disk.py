@@ -8,14 +8,17 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tests.capture.forked_captures import Answer, Captures, capturing_processes
 
-__all__ = ["SmallDisk", "namespace", "small_disk"]
+__all__ = ["SmallDisk", "namespace", "pages", "small_disk"]
+
+PAGE_BYTES = 4096
+"""Of which a tmpfs gives whole ones."""
 
 MOUNT = 'mount -t tmpfs -o size=1m none "$0" && exec "$@"'
 
@@ -28,6 +31,11 @@ def namespace(folder: Path) -> list[str] | None:
         if subprocess.run([*wrapper, "true"], capture_output=True).returncode == 0:
             return wrapper
     return None
+
+
+def pages(files: Iterable[Path]) -> int:
+    """Bytes that files take on a tmpfs."""
+    return sum(-(-file.stat().st_size // PAGE_BYTES) * PAGE_BYTES for file in files if file.is_file())
 
 
 @dataclass

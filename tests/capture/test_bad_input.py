@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.capture.refused import refused, tree
+from capture.checkpoint import INDEX
+from tests.capture.refused import as_nobody, refused, tree
 from tests.checkpoints import MAXIMUM_POSITIONS, write_checkpoint
 
 Refuse = Callable[..., str]
@@ -91,6 +94,32 @@ def test_a_missing_shard(refuse: Refuse, tmp_path: Path) -> None:
     sharded = write_checkpoint(tmp_path / "sharded", "qwen3", sharded=True)
     (sharded / "model-00002-of-00003.safetensors").unlink()
     assert "1 of 3 shards" in refuse(sharded)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["{", "[]", '{"weight_map": {}}', '{"weight_map": {"a": 3}}', '{"weight_map": {"a": "../x.safetensors"}}'],
+)
+def test_a_corrupt_index(content: str, refuse: Refuse, folder: Path) -> None:
+    (folder / INDEX).write_text(content)
+    assert f"{INDEX} is not a readable index of shards" in refuse(folder)
+
+
+@pytest.mark.parametrize("name", ["config.json", INDEX, "model-00002-of-00003.safetensors", "tokenizer.json"])
+def test_a_file_that_may_not_be_read(name: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, text: Path) -> None:
+    with tempfile.TemporaryDirectory() as place:  # pytest's own folders are shut to others
+        os.chmod(place, 0o777)
+        model = write_checkpoint(Path(place, "model"), "qwen3", sharded=True)
+        prose = shutil.copy(text, Path(place, "prose.txt"))
+        prose.read_text(encoding="utf-8-sig")  # that codec may lie where nobody may look
+        for file in model.iterdir():
+            file.chmod(0 if file.name == name else 0o644)
+        given = ["--model", model, "--store", Path(place, "run.zarr"), "--text", prose]
+        with as_nobody():
+            message = refused(capsys, *given, "--sequences", 2, "--length", 16, "-q")
+        assert sorted(path.name for path in Path(place).iterdir()) == ["model", "prose.txt"]
+    assert name.partition(".")[0] in message
+    assert "ermission denied" in message
 
 
 @pytest.mark.parametrize("kept", [10, 1000, -1])

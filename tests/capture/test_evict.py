@@ -7,11 +7,15 @@ import os
 import re
 import shutil
 import signal
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from capture.download import Download
@@ -19,22 +23,29 @@ from capture.passing_shards import _claim, remove_shards
 from schemas import Run
 from tests.capture.captures import contents
 from tests.capture.forked_captures import Answer, Captures, capturing_processes
-from tests.hub import Hub
+from tests.capture.small_disk import PAGE_BYTES, pages, small_disk
+from tests.hub import Hub, sha256
 
 MODEL, LAYERS, STORE = "tiny/Passing", 16, "run.zarr"
 FLAGS = ["--text", "pydoc", "--sequences", 3, "--length", 32, "--batch-size", 2, "-q"]
-SHARD_BYTES = 30_000
+SHARD_BYTES, UNUSED_BYTES = 30_000, 200_000
 FEW = 5
 """Two with the embeddings and the head, two in which a layer may be, one ahead."""
 
 
 @pytest.fixture(scope="module")
 def folder(checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A deep mixture of experts, in shards of about a layer and a half, with unfused experts."""
+    """A deep mixture of experts, in shards of about a layer and a half, with unfused experts.
+
+    In each shard is a large tensor that the model does not have, so that shards are what fills a disk.
+    """
     folder = tmp_path_factory.mktemp("passing") / "model"
     shutil.copytree(checkpoint("qwen3_moe"), folder, ignore=shutil.ignore_patterns("*.safetensors"))
     config = AutoConfig.from_pretrained(folder, num_hidden_layers=LAYERS)
     AutoModelForCausalLM.from_config(config).save_pretrained(folder, max_shard_size=SHARD_BYTES)
+    for file in folder.glob("*.safetensors"):
+        unused = {f"unused.{file.stem}": torch.zeros(UNUSED_BYTES, dtype=torch.uint8)}
+        save_file(load_file(file) | unused, file, metadata={"format": "pt"})
     return folder
 
 
@@ -225,6 +236,60 @@ def test_a_hub_that_goes_away_costs_a_layer(
     assert_same(tmp_path / STORE, whole)
 
 
+def test_an_interrupt_does_not_wait_for_a_shard(
+    captures: Captures, hub: Hub, shards: dict[str, int], whole: dict[str, bytes], folder: Path, tmp_path: Path
+) -> None:
+    slow, enough = sorted(shards)[6], threading.Event()
+    hub.watch = lambda path: enough.wait(30) if path == slow else None
+    try:
+        draft = f"{STORE}/.shards/*/.cache/huggingface/download/*{sha256(folder / slow)}*.incomplete"
+        answer = evicting(captures, tmp_path, signal=signal.SIGINT, after_new=draft)
+    finally:
+        enough.set()
+        hub.watch = lambda path: None
+    assert answer["status"] == 130, answer["output"]
+    assert answer["seconds"] < 15
+    assert answer["output"] == "capture: interrupted; what is committed is safe, the same command continues\n"
+    assert evicting(captures, tmp_path)["status"] == 0
+    assert_same(tmp_path / STORE, whole)
+
+
+def test_a_disk_with_room_for_few_shards(
+    hub: Hub, shards: dict[str, int], whole: dict[str, bytes], home: Path, tmp_path: Path
+) -> None:
+    """Beside the store; with less it is full, and with more the capture goes on."""
+    for name, data in whole.items():
+        (tmp_path / "whole" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "whole" / name).write_bytes(data)
+    shard = max(shards.values()) + PAGE_BYTES
+    room = pages((tmp_path / "whole").rglob("*")) + (FEW + 1) * shard
+    assert room < sum(shards.values())
+    arguments = ["--model", MODEL, "--store", STORE, "--evict", *FLAGS]
+    words = [str(argument) for argument in arguments]
+    with small_disk(tmp_path / "disk", hub.environment(home)) as disk:
+        disk.resize(str((FEW + 1) * shard))
+        answer = disk.capture(words, **({} if disk.mounted else {"file_bytes": UNUSED_BYTES}))
+        assert answer["status"] == 1, answer["output"]
+        full = f"the disk is full: {STORE}/.shards. What is committed is safe; the same command goes on"
+        assert not disk.mounted or answer["output"] == f"capture: error: {full} once there is room\n"
+        disk.resize(str(room))
+        answer = disk.capture(words)
+        assert answer["status"] == 0, answer["output"]
+        (tmp_path / "finished").mkdir()
+        assert_same(disk.copy_out(tmp_path / "finished") / STORE, whole)
+
+
+def test_workers_that_fill_parts_of_a_store_let_shards_pass_on_their_own(
+    captures: Captures, hub: Hub, shards: dict[str, int], whole: dict[str, bytes], home: Path, tmp_path: Path
+) -> None:
+    with capturing_processes(hub.environment(home)) as other, ThreadPoolExecutor(2) as pool:
+        parts = [(captures, "--sequences=0:2/3"), (other, "--sequences=2:3/3")]
+        answers = list(pool.map(lambda part: evicting(part[0], tmp_path, part[1]), parts))
+    assert [answer["status"] for answer in answers] == [0, 0], answers
+    assert fetched(hub) == Counter(dict.fromkeys(shards, 2))
+    assert_same(tmp_path / STORE, whole)
+
+
 def test_two_processes_have_shards_of_their_own(tmp_path: Path) -> None:
     first, second = _claim(tmp_path / ".shards"), _claim(tmp_path / ".shards")
     assert first[0] != second[0]
@@ -243,11 +308,11 @@ def test_the_disk_that_passing_shards_take_is_foreseen(
     answer = evicting(captures, tmp_path, "--dry-run")
     assert answer["status"] == 0, answer["output"]
     row = next(line for line in answer["output"].splitlines() if line.startswith("download"))
-    told = re.fullmatch(r"download +([\d.]+) kB, about ([\d.]+) kB of it at once, into run.zarr \(.* free\)", row)
+    told = re.fullmatch(r"download +([\d.]+) MB, about ([\d.]+) MB of it at once, into run.zarr \(.* free\)", row)
     assert told, row
-    assert float(told[1]) == pytest.approx(sum(shards.values()) / 1000, rel=0.01)
+    assert float(told[1]) == pytest.approx(sum(shards.values()) / 10**6, rel=0.01)
     largest = sorted(shards.values())[-FEW:]
-    assert float(told[2]) == pytest.approx(sum(largest) / 1000, rel=0.01)
+    assert float(told[2]) == pytest.approx(sum(largest) / 10**6, rel=0.01)
     assert "streamed: --evict keeps few shards at a time" in answer["output"]
     assert not [request for request in hub.requests if request.endswith(".safetensors")]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import resource
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +16,11 @@ from capture.resume import LayerCheckpoints
 from schemas import Run
 from tests.capture.captures import contents
 from tests.capture.forked_captures import Answer
-from tests.capture.small_disk import SmallDisk, small_disk
+from tests.capture.small_disk import SmallDisk, pages, small_disk
 
 STORE, SEQUENCES, LAYERS = "run.zarr", 40, 4
 SHARES = (0.1, 0.3, 0.5, 0.8)
 """Of a store's chunks, for which there is room in turn."""
-PAGE_BYTES = 4096
-"""Of which a tmpfs gives whole ones."""
-
 TOO_SMALL_BYTES = 200
 """For a chunk of a site; what a capture says is shorter, and goes to a file as well."""
 
@@ -45,11 +42,6 @@ def arguments(checkpoint: Callable[[str], Path], text: Path, disk: SmallDisk) ->
         return [str(word) for word in given]
 
     return made
-
-
-def pages(files: Iterable[Path]) -> int:
-    """Bytes that files take on a tmpfs."""
-    return sum(-(-file.stat().st_size // PAGE_BYTES) * PAGE_BYTES for file in files if file.is_file())
 
 
 def sizes(store: Path) -> list[int]:

@@ -145,6 +145,17 @@ def test_a_model_is_downloaded_and_its_commit_recorded(
     assert same_numbers(store, tmp_path / "local.zarr")
 
 
+def test_a_repository_that_lacks_a_shard(refused: Callable[..., str], hub: Hub, tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "lacking", "qwen3", sharded=True)
+    (folder / "model-00002-of-00003.safetensors").unlink()
+    hub.add("model", "tiny/lacking", folder)
+    message = refused("--model", "tiny/lacking", "--text", "pydoc")
+    assert "1 of 3 shards named in its index are not in the repository, first model-00002-of-00003" in message
+    (folder / "model.safetensors.index.json").write_text("{")
+    assert "index.json is not a readable index of shards" in refused("--model", "tiny/lacking", "--text", "pydoc")
+    assert not [request for request in hub.requests if request.endswith(".safetensors")]
+
+
 def test_a_dry_run_fetches_no_weights(hub: Hub, tmp_path: Path) -> None:
     with CaptureProcess(hub.environment(tmp_path / "home")) as process:
         hub.requests.clear()
