@@ -165,7 +165,7 @@ def _weights_sum(call: _Call) -> float | None:
         if not isinstance(value, torch.Tensor) or not value.is_floating_point():
             return value
         deviation = value.shape[-1] ** -0.5 if value.ndim > 1 else 1.0  # logits of about 1: nothing saturates
-        return torch.empty(value.shape).normal_(0, deviation, generator=generator)
+        return torch.empty(value.shape, device="cpu").normal_(0, deviation, generator=generator)
 
     router = copy.deepcopy(call.router)
     for module in router.modules():

@@ -173,14 +173,13 @@ def expert_peaks(
     ``outputs`` (token x rank, feature) come in the order of ``ids`` (token, rank), or sorted ``by_expert`` as
     transformers sorts them. NaN is passed over; an expert whose outputs are all NaN has 0.
     """
-    peaks, flat = row_peaks(outputs), ids.reshape(-1)
-    if by_expert:
-        order = torch.sort(flat)[1]  # as grouped_mm_experts_forward does: equal ids fall in the same order
-        peaks = torch.empty_like(peaks).scatter_(0, order, peaks)
-    rows = torch.arange(len(flat), device=flat.device)
-    cell = rows // (len(flat) // sequences) * experts + flat
-    largest = torch.full((sequences * experts,), -1.0, device=flat.device)
-    largest.scatter_reduce_(0, cell, peaks, "amax")
+    expert = ids.reshape(-1)
+    row = torch.arange(len(expert), device=expert.device)
+    if by_expert:  # as grouped_mm_experts_forward sorts: equal ids come in the same order from the same call
+        expert, row = torch.sort(expert)
+    cell = row // (len(expert) // sequences) * experts + expert
+    largest = torch.full((sequences * experts,), -1.0, device=expert.device)
+    largest.scatter_reduce_(0, cell, row_peaks(outputs), "amax")
     return largest.masked_fill_(largest < 0, float("nan")).reshape(sequences, experts)
 
 
