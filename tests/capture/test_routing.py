@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 import torch
 from torch.nn import functional
+from transformers import AutoConfig, AutoModelForCausalLM
 
+from capture.experts import find_routing
 from schemas import Run
 from schemas.layout import NO_EXPERT
 from tests.capture.captures import POSITIONS, SEQUENCES
+from tests.capture.published_configurations import PUBLISHED
 from tests.checkpoints import ARCHITECTURES
 
 ROUTERS = {
@@ -176,3 +179,16 @@ def test_a_dense_model_has_no_routing(name: str, captured: Callable[..., Run]) -
     run = captured(name)
     assert run.info.routing is None
     assert not set(ARRAYS) & set(run.group.array_keys())
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_published_models_route_as_published(name: str) -> None:
+    published = PUBLISHED[name]
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(published.model_type, **published.config))
+    routing = find_routing(model)
+    assert (routing.absent, routing.peak_absent) == (None, None)
+    assert (routing.experts, routing.top_k) == (published.experts, published.top_k)
+    layers = model.config.num_hidden_layers
+    assert (len(routing.modules), routing.layers) == (layers, layers - (name == "glm-4.5-air"))
+    assert routing.weights_sum == (None if name == "olmoe-1b-7b" else 1.0)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 from transformers.models.gpt_oss.modeling_gpt_oss import GptOssMLP
 
 import capture.routing
@@ -229,6 +230,25 @@ def test_experts_computed_otherwise_than_planned_stop_the_capture() -> None:
     with pytest.raises(CaptureError, match=r"experts is computed by eager"):
         run(model, hooks)
     assert not model.model.layers[0].block_sparse_moe.experts._forward_pre_hooks
+
+
+def test_outputs_that_do_not_pass_stop_the_capture(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unseen(experts: Any, hidden: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        return hidden
+
+    model = made("granitemoe", _LOCAL)
+    hooks = hooked(model)
+    monkeypatch.setitem(ALL_EXPERTS_FUNCTIONS._global_mapping, "grouped_mm", unseen)
+    with pytest.raises(CaptureError, match=r"outputs of the experts of layer 0 \(.*\) did not pass where they should"):
+        run(model, hooks)
+
+
+def test_experts_called_twice_stop_the_capture() -> None:
+    model = made("granitemoe", _LOCAL)
+    block = model.model.layers[2].block_sparse_moe
+    block.register_forward_hook(lambda module, args, result: module.forward(*args))
+    with pytest.raises(CaptureError, match=r"layers\.2\..*experts is called a second time in one forward"):
+        run(model, hooked(model))
 
 
 def test_eager_experts_have_ids_and_weights_and_no_peaks() -> None:
