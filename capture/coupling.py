@@ -46,7 +46,7 @@ def coupling_of(model: Any, length: int) -> Coupling:
 
     Anything that goes wrong in the pass counts as a reason: a real forward, which needs no such pass, is then safe.
     """
-    model = copy.deepcopy(model)  # a forward may leave its mark
+    model = copy.deepcopy(model).eval()  # a forward may leave its mark
     try:
         decoder, layers = decoder_of(model), list(decoder_layers(model)[1])
     except CaptureError as error:

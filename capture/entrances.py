@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,12 +57,13 @@ class _Unanswered(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def trace_entrances(model: Any, sites: Sequence[Site]) -> dict[tuple[str, int], Entrance]:
-    """(site, layer) -> what enters there, for a ``model`` on the meta device, in evaluation mode; also for RESIDUAL,
-    which is what enters the layer itself.
+    """(site, layer) -> what enters there, for a ``model`` on the meta device; also for RESIDUAL, which is what enters
+    the layer itself.
 
-    Raises CaptureError where the model's layers do not run without weights.
+    A copy is run, in evaluation mode: a forward may leave something in a model (RWKV's notes that it has rescaled its
+    weights). Raises CaptureError where the model, or one of its sites, does not run without weights.
     """
-    model = copy.deepcopy(model)  # a forward may leave its mark, as RWKV's, which then takes its weights for rescaled
+    model = copy.deepcopy(model).eval()
     path, layers = decoder_layers(model)
     found: dict[tuple[str, int], Entrance] = {}
     made: dict[Identity, str] = {}
@@ -91,24 +91,26 @@ def trace_entrances(model: Any, sites: Sequence[Site]) -> dict[tuple[str, int], 
 
         return hook
 
-    with ExitStack() as stack:
-        for name, module in model.named_modules():
-            if not any(module.children()):
-                stack.enter_context(module.register_forward_hook(leaf_hook(name)))
-        entered = {site.name: site.modules for site in sites}
-        entered[RESIDUAL] = tuple(f"{path}.{layer}" for layer in range(len(layers)))
-        for site, modules in entered.items():
-            for layer, name in enumerate(modules):
-                hook = site_hook(site, layer)
-                stack.enter_context(model.get_submodule(name).register_forward_pre_hook(hook, with_kwargs=True))
-        stack.enter_context(_blocks_stubbed(layers))
-        stack.enter_context(torch.no_grad())
-        stack.enter_context(_Unanswered())  # type: ignore[no-untyped-call]
-        ids = torch.zeros(SEQUENCES, POSITIONS, dtype=torch.long, device="meta")
-        try:
+    for name, module in model.named_modules():
+        if not any(module.children()):
+            module.register_forward_hook(leaf_hook(name))
+    entered = {site.name: site.modules for site in sites}
+    entered[RESIDUAL] = tuple(f"{path}.{layer}" for layer in range(len(layers)))
+    for site, modules in entered.items():
+        for layer, name in enumerate(modules):
+            model.get_submodule(name).register_forward_pre_hook(site_hook(site, layer), with_kwargs=True)
+    for each in layers:
+        _stub_blocks(each)
+    ids = torch.zeros(SEQUENCES, POSITIONS, dtype=torch.long, device="meta")
+    try:
+        with torch.no_grad(), _Unanswered():  # type: ignore[no-untyped-call]
             decoder_of(model)(input_ids=ids, use_cache=False)
-        except Exception as error:  # whatever a model does with tensors that hold nothing
-            raise CaptureError(f"{type(model).__name__} does not run without weights: {error}") from error
+    except Exception as error:  # whatever a model does with tensors that hold nothing
+        raise CaptureError(f"{type(model).__name__} does not run without weights: {error}") from error
+    for site, modules in entered.items():
+        for layer, name in enumerate(modules):
+            if (site, layer) not in found:
+                raise CaptureError(f"{site} of layer {layer} ({name}) does not run without weights")
     return found
 
 
@@ -118,25 +120,16 @@ def _identity(tensor: torch.Tensor) -> Identity:
     return tensor.untyped_storage()._cdata, int(tensor.storage_offset()), extent, tensor._version
 
 
-@contextmanager
-def _blocks_stubbed(layers: nn.ModuleList) -> Iterator[None]:
-    """While entered, each layer runs with its token mixers and MLPs replaced by what it takes from them."""
-    for layer in layers:
-        blocks = [
-            child
-            for name, child in layer.named_children()
-            if name in (*TOKEN_MIXERS, *MLPS) and not isinstance(child, nn.Linear | nn.ModuleList)
-        ]
-        layer.forward = _tried(layer.forward, blocks)
-    try:
-        yield
-    finally:
-        for layer in layers:
-            del layer.forward
+def _stub_blocks(layer: nn.Module) -> None:
+    """Have ``layer`` run with its token mixers and MLPs replaced by what it takes from them."""
+    forward = layer.forward
+    blocks = [
+        child
+        for name, child in layer.named_children()
+        if name in (*TOKEN_MIXERS, *MLPS) and not isinstance(child, nn.Linear | nn.ModuleList)
+    ]
 
-
-def _tried(forward: Callable[..., Any], blocks: Sequence[nn.Module]) -> Callable[..., Any]:
-    def run(*args: Any, **kwargs: Any) -> Any:
+    def tried(*args: Any, **kwargs: Any) -> Any:
         failure: Exception | None = None
         for returns in itertools.product(RETURNS, repeat=len(blocks)):
             for block, returned in zip(blocks, returns, strict=True):
@@ -145,12 +138,9 @@ def _tried(forward: Callable[..., Any], blocks: Sequence[nn.Module]) -> Callable
                 return forward(*args, **kwargs)
             except Exception as error:  # a tuple where the layer adds a tensor, or the other way round
                 failure = failure or error
-            finally:
-                for block in blocks:
-                    del block.forward
         raise failure or AssertionError("unreachable")
 
-    return run
+    layer.forward = tried
 
 
 def _stub(returned: Callable[[torch.Tensor], Any]) -> Callable[..., Any]:

@@ -107,7 +107,7 @@ def build_skeleton(folder: Path, dtype: str) -> Skeleton:
         raise InputError(f"the checkpoint's dtype is {chosen}; choose --dtype {', '.join(DTYPES)}")
     try:
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config, dtype=DTYPES[chosen]).eval()
+            model = AutoModelForCausalLM.from_config(config, dtype=DTYPES[chosen])
     except Exception as error:  # sizes that contradict each other fail wherever they meet
         kind = getattr(config, "model_type", "this model")
         unknown = isinstance(error, ValueError) and "Unrecognized configuration class" in str(error)

@@ -15,7 +15,7 @@ import torch
 
 from capture.layer_weights import LayerWeights
 from capture.loss import token_nll
-from capture.observation import observe
+from capture.observation import Observation
 from capture.plan import CapturePlan
 from capture.sink import Sink
 
@@ -46,17 +46,17 @@ class Passage(Protocol):
 
 
 def run_layers(
-    weights: LayerWeights, plan: CapturePlan, passages: Sequence[Passage], sink: Sink, dtype: torch.dtype
+    weights: LayerWeights, plan: CapturePlan, passages: Sequence[Passage], sink: Sink, observation: Observation
 ) -> None:
     """Take ``passages`` through the layers of ``weights`` that they have not been through, their sites into ``sink``.
 
     Memory holds two layers: the one that computes and the next, which is read only after the one before was released.
-    Nothing runs more than one layer ahead of what would survive a crash. Runs in the caller's inference mode. Raises
-    CaptureError where a site does not fire exactly once.
+    Nothing runs more than one layer ahead of what would survive a crash. Runs in the caller's inference mode and
+    within its ``observation``. Raises CaptureError where a site does not fire exactly once.
     """
     last = plan.dimensions.layers - 1
     order = range(min(passage.done for passage in passages), last + 1)
-    with _read_ahead(weights, order) as wait_for, observe(weights.model, plan, dtype, sink) as observation:
+    with _read_ahead(weights, order) as wait_for:
         committing: list[Future[None]] = []
         for index in order:
             wait_for(index)

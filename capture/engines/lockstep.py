@@ -20,6 +20,7 @@ from torch import nn
 from capture.engines.layer_major import run_layers
 from capture.layer_weights import LayerWeights
 from capture.loss import decoder_of
+from capture.observation import observe
 from capture.plan import CapturePlan, batches
 from capture.sink import Sink
 from schemas.errors import CaptureError
@@ -106,6 +107,8 @@ def capture_lockstep(
     weights.load_outside()
     # Parked forwards are unwound inside the inference mode that they were entered in, whose end they would undo.
     with torch.inference_mode(), ExitStack() as stack:
+        # Before the forwards begin: a module that is being called, as a layer is where one parks, takes no more hooks.
+        observation = stack.enter_context(observe(weights.model, plan, dtype, sink))
         stack.enter_context(parking(list(weights.layers)))
         work: list[ParkedForward] = []
         versions = [parameter._version for parameter in weights.layers.parameters()]  # counts changes in place
@@ -119,4 +122,4 @@ def capture_lockstep(
                     f"{type(decoder).__name__} changes the weights of its layers before they run, which are not there "
                     "yet; use --engine resident"
                 )
-        run_layers(weights, plan, work, sink, dtype)
+        run_layers(weights, plan, work, sink, observation)

@@ -16,6 +16,7 @@ from capture.engines.layer_major import run_layers
 from capture.layer_calls import LayerCall, record_calls, run_with_last_hidden, share_equal_tensors
 from capture.layer_weights import LayerWeights
 from capture.loss import decoder_of
+from capture.observation import observe
 from capture.plan import CapturePlan, batches
 from capture.resume import LayerCheckpoints
 from capture.sink import Sink
@@ -90,4 +91,5 @@ def capture_streamed(
                 batch.share_arguments(work[0])
             batch.resume(checkpoints, sink)
             work.append(batch)
-        run_layers(weights, plan, work, sink, dtype)
+        with observe(weights.model, plan, dtype, sink) as observation:
+            run_layers(weights, plan, work, sink, observation)

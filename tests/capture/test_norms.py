@@ -80,16 +80,20 @@ def test_a_norm_of_the_layer_before_is_seen_as_such(name: str, checkpoint: Calla
     assert entrances[RESIDUAL, 2].made_by == before
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen3_next", "falcon_h1", "opt_350m"])
-def test_a_traced_model_is_left_as_it_was(name: str, checkpoint: Callable[[str], Path]) -> None:
-    model = build_skeleton(checkpoint(name), "auto").model
-    before = {path: dict(vars(module)) for path, module in model.named_modules()}
+def test_a_traced_model_is_left_as_it_was(checkpoint: Callable[[str], Path]) -> None:
+    model = build_skeleton(checkpoint("falcon_h1"), "auto").model
+    model.model.ran = False
+
+    def leave_something(module: Any, _: Any) -> None:
+        module.ran = True
+
+    model.model.register_forward_pre_hook(leave_something)
     with_norms(model, find_sites(model))
-    for path, module in model.named_modules():
-        assert "forward" not in vars(module)
-        assert not module._forward_hooks
-        assert not module._forward_pre_hooks
-        assert vars(module).keys() == before[path].keys()
+    assert not model.model.ran
+    hooks = [hook for module in model.modules() for hook in (*module._forward_hooks, *module._forward_pre_hooks)]
+    assert len(hooks) == 1
+    assert not any("forward" in vars(module) for module in model.modules())
+    assert model.training
 
 
 def test_a_model_that_does_not_run_without_weights_has_no_norms_and_says_so(
@@ -101,12 +105,19 @@ def test_a_model_that_does_not_run_without_weights_has_no_norms_and_says_so(
     def fails(*args: Any, **kwargs: Any) -> Any:
         raise RuntimeError("asks for a value")
 
-    monkeypatch.setattr(model.model, "forward", fails)
+    monkeypatch.setattr(type(model.model), "forward", fails)
     with pytest.raises(CaptureError, match="LlamaForCausalLM does not run without weights: asks for a value"):
         trace_entrances(model, sites)
     attn, mlp, residual = with_norms(model, sites)
     assert attn.norm == mlp.norm == NormInfo(reason="LlamaForCausalLM does not run without weights: asks for a value")
     assert residual == sites[-1]
+
+
+def test_a_site_that_does_not_run_without_weights_is_named(checkpoint: Callable[[str], Path]) -> None:
+    model = build_skeleton(checkpoint("llama"), "auto").model
+    never = Site("ln_mlp", tuple(f"model.layers.{layer}.self_attn.q_proj" for layer in range(4)))
+    with pytest.raises(CaptureError, match=r"ln_mlp of layer 0 \(model\.layers\.0\.self_attn\.q_proj\) does not run"):
+        trace_entrances(model, [never])
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
