@@ -6,10 +6,11 @@ Pure functions of the model's facts and the settings; ``--dry-run`` prints the p
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from capture.coupling import APART, Coupling
+from capture.estimates import Memory, Workload, loss_block_positions, memory, store_bytes
 from capture.experts import Routing
 from capture.model_facts import ModelFacts
 from capture.part import Part
@@ -31,18 +32,6 @@ __all__ = [
     "shortfalls",
     "windows_in_words",
 ]
-
-EXPECTED_RATIO = {"bfloat16": 0.74, "float16": 0.92, "float32": 0.87}
-"""Compressed over raw size of sites and peaks under the store's codec: SmolLM2-135M's, rounded up."""
-
-LOSS_BLOCK_BYTES = 64 * 2**20
-"""Float32 logits held at once: the loss is computed in blocks of positions of at most this size."""
-
-BASE_BYTES = 700 * 2**20
-"""Resident memory of Python, torch and transformers before a model is loaded."""
-
-QUEUE_BYTES = 256 * 2**20
-"""Slices that may wait for the writers; the model waits beyond that."""
 
 
 @dataclass(frozen=True)
@@ -81,63 +70,34 @@ class CapturePlan:
     @property
     def expected_bytes(self) -> int:
         """Bytes of the finished store as expected on disk; with a floor, the most that is expected."""
-        return self._expected(self.arrays)
+        return store_bytes(self.arrays, self.encoding)
 
     @property
     def certain_bytes(self) -> int:
         """Of the expected bytes, those that this process writes whatever the values: without slices with a floor."""
         whole = (array for array in self.arrays if self.retention.floor is None or array.name not in self.stored_sites)
-        return self._expected(whole) * len(self.sequences) // self.dimensions.sequences
-
-    def _expected(self, arrays: Iterable[ArraySpec]) -> int:
-        ratio = EXPECTED_RATIO[self.encoding.name]
-        return int(sum(array.raw_bytes * (ratio if "bits" in dict(array.attributes) else 1) for array in arrays))
+        return store_bytes(whole, self.encoding) * len(self.sequences) // self.dimensions.sequences
 
     @property
     def loss_block_positions(self) -> int:
         """Positions whose logits are computed at once."""
-        per_position = self.batch_size * self.facts.vocabulary_size * 4
-        return max(1, min(self.dimensions.positions, LOSS_BLOCK_BYTES // per_position))
+        return loss_block_positions(self.batch_size, self.dimensions.positions, self.facts.vocabulary_size)
 
     @property
-    def working_bytes(self) -> int:
-        """Memory beside the weights: Python and its libraries, one batch's activations, position peaks, a block of
-        logits, waiting slices."""
-        d = self.dimensions
-        hidden = self.batch_size * d.positions * d.features * self.encoding.itemsize
-        logits = 3 * self.batch_size * self.loss_block_positions * self.facts.vocabulary_size * 4
-        scores = 0
-        if self.facts.attention_implementation == "eager":
-            scores = 3 * self.batch_size * d.positions**2 * max(1, d.features // 64) * 4
-        queue = min(QUEUE_BYTES, 2 * d.layers * len(self.stored_sites) * hidden)
-        return BASE_BYTES + 16 * hidden + 2 * len(self.stored_sites) * hidden + logits + scores + queue
-
-    @property
-    def weights_bytes(self) -> int:
-        """Memory that the engine holds weights in: all of them, or what is outside the layers, two layers, and a
-        third while the experts of one are being stacked."""
-        if self.engine == "resident":
-            return self.facts.parameter_bytes
-        return min(self.facts.parameter_bytes, self.facts.outside_layers_bytes + 3 * self.facts.largest_layer_bytes)
-
-    @property
-    def waiting_bytes(self) -> int:
-        """Memory of batches that wait between layers: hidden states, position peaks, and what layers are given
-        beside: that of one batch where equal arguments are shared, of all where each is in a forward of its own, which
-        may also keep keys and values."""
-        if self.engine == "resident":
-            return 0
-        d = self.dimensions
-        each = d.positions * d.features * self.encoding.itemsize
-        waiting = len(self.sequences) * each * (1 + len(self.stored_sites))
-        if self.engine == "streamed":
-            return waiting + self.batch_size * self.coupling.argument_bytes
-        return waiting + len(self.sequences) * (each + self.coupling.argument_bytes)
-
-    @property
-    def memory_bytes(self) -> int:
-        """Peak memory of the engine: weights, one batch's work, and the batches that wait."""
-        return self.weights_bytes + self.working_bytes + self.waiting_bytes
+    def memory(self) -> Memory:
+        """What the engine needs at its peak."""
+        return memory(
+            Workload(
+                self.facts,
+                self.engine,
+                self.dimensions,
+                self.encoding,
+                self.batch_size,
+                len(self.sequences),
+                len(self.stored_sites),
+                self.coupling.argument_bytes,
+            )
+        )
 
 
 def choose_engine(
@@ -159,10 +119,10 @@ def choose_engine(
     resident = replace(plan, engine="resident", engine_reason="the whole model fits in memory")
     if evict:
         reason = "--evict keeps few shards at a time"
-    elif available_bytes is None or resident.memory_bytes <= available_bytes:
+    elif available_bytes is None or resident.memory.total <= available_bytes:
         return resident
     else:
-        need, have = human_bytes(resident.memory_bytes), human_bytes(available_bytes)
+        need, have = human_bytes(resident.memory.total), human_bytes(available_bytes)
         reason = f"the whole model needs {need}, {have} is available"
     if plan.coupling.reason is not None:
         return replace(plan, engine="lockstep", engine_reason=f"{reason}, and {plan.coupling.reason}")
@@ -276,7 +236,7 @@ def describe_plan(
     if facts.experts:
         shared = f" + {facts.shared_experts} shared" if facts.shared_experts else ""
         experts = f"; {facts.experts}{shared} experts, {facts.top_k} a token ({facts.routing})"
-    work = human_bytes(plan.working_bytes + plan.waiting_bytes)
+    work = human_bytes(plan.memory.work + plan.memory.waiting)
     available = "unknown" if available_bytes is None else human_bytes(available_bytes)
     part = plan.part if plan.part and not plan.part.is_whole else None
     most = "about" if plan.retention.floor is None else "at most about"
@@ -296,8 +256,8 @@ def describe_plan(
                   f"{sum(array.chunk_count for array in plan.arrays):,} chunks"),
         ("disk", f"{human_bytes(disk_free_bytes)} free"),
         *([("download", download)] if download else []),
-        ("memory", f"about {human_bytes(plan.memory_bytes)} on {device} ({available} available): "
-                   f"weights {human_bytes(plan.weights_bytes)}, work {work}"),
+        ("memory", f"about {human_bytes(plan.memory.total)} on {device} ({available} available): "
+                   f"weights {human_bytes(plan.memory.weights)}, work {work}"),
     ]  # fmt: skip
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
@@ -334,8 +294,8 @@ def _norm_in_words(site: Site) -> str:
 def shortfalls(plan: CapturePlan, available_bytes: int | None, disk_free_bytes: int) -> list[str]:
     """Why the capture cannot fit, one sentence each; empty where it can."""
     reasons = []
-    if available_bytes is not None and plan.memory_bytes > available_bytes:
-        need, have = human_bytes(plan.memory_bytes), human_bytes(available_bytes)
+    if available_bytes is not None and plan.memory.total > available_bytes:
+        need, have = human_bytes(plan.memory.total), human_bytes(available_bytes)
         reasons.append(
             f"the {plan.engine} engine needs about {need} of memory and {have} is available: use a smaller model, a "
             "smaller --batch-size or --length, or a larger machine"

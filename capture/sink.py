@@ -17,8 +17,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from capture.estimates import QUEUE_BYTES
 from capture.host_buffers import HostBuffers, HostCopy
-from capture.plan import QUEUE_BYTES, CapturePlan
+from capture.plan import CapturePlan
 from schemas.durable import is_full
 from schemas.errors import CaptureError, OutlierFeaturesError
 from schemas.layout import ArraySpec, layer_peak_name, nonfinite_name, position_peak_name

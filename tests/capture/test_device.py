@@ -16,6 +16,7 @@ from capture import device as devices
 from capture.device import available_memory_bytes, copied_to_host, devices_of, host_memory, staging_buffer
 from capture.engines.resident import placement
 from capture.host_buffers import HostBuffers
+from capture.part import Part
 from capture.plan import make_plan
 from capture.sites import Site
 from schemas import ENCODINGS, Run
@@ -63,13 +64,13 @@ def test_memory_is_summed_over_devices(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_model_is_spread_where_one_device_is_too_small() -> None:
     facts = replace(FACTS, parameter_bytes=60 * 10**9)
     sites = (Site("ln_attn", ("a", "b")),)
-    plan = make_plan(facts, sites, ENCODINGS["bfloat16"], sequences=1, length=8, batch_size=1)
+    plan = make_plan(facts, sites, ENCODINGS["bfloat16"], part=Part(0, 1, 1), length=8, batch_size=1)
     free = 40 * 10**9
     assert placement(plan, {CPU: 1}) == {}
-    assert placement(plan, {GPUS[0]: plan.memory_bytes, GPUS[1]: free}) == {}
-    spread = placement(plan, {GPUS[0]: plan.memory_bytes - 1, GPUS[1]: free, GPUS[2]: 1})
+    assert placement(plan, {GPUS[0]: plan.memory.total, GPUS[1]: free}) == {}
+    spread = placement(plan, {GPUS[0]: plan.memory.total - 1, GPUS[1]: free, GPUS[2]: 1})
     assert spread["device_map"] == "auto"
-    assert spread["max_memory"] == {0: plan.memory_bytes - 1 - plan.working_bytes, 1: free - plan.working_bytes, 2: 0}
+    assert spread["max_memory"] == {0: plan.memory.total - 1 - plan.memory.work, 1: free - plan.memory.work, 2: 0}
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma3n", "qwen3_moe"])

@@ -11,11 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from capture.coupling import APART, Coupling
+from capture.estimates import EXPECTED_RATIO, LOSS_BLOCK_BYTES
 from capture.model_facts import ModelFacts
 from capture.part import Part
 from capture.plan import (
-    EXPECTED_RATIO,
-    LOSS_BLOCK_BYTES,
     CapturePlan,
     batches,
     choose_engine,
@@ -110,15 +109,15 @@ def test_bytes_and_chunks_are_those_of_the_arrays(
     block_bytes = batch_size * vocabulary * 4
     assert block == 1 or block * block_bytes <= LOSS_BLOCK_BYTES
     assert block == length or (block + 1) * block_bytes > LOSS_BLOCK_BYTES
-    assert plan.memory_bytes > facts.parameter_bytes
+    assert plan.memory.total > facts.parameter_bytes
 
 
 def test_memory_grows_with_the_batch_and_with_eager_attention() -> None:
     facts = replace(FACTS, max_positions=None)
     small, large = plan_of(facts, length=2048), plan_of(facts, length=2048, batch_size=3)
-    assert large.memory_bytes > small.memory_bytes
+    assert large.memory.total > small.memory.total
     eager = plan_of(replace(facts, attention_implementation="eager"), length=2048)
-    assert eager.memory_bytes >= small.memory_bytes + 3 * 2048**2 * 4
+    assert eager.memory.total >= small.memory.total + 3 * 2048**2 * 4
 
 
 @pytest.mark.parametrize(
@@ -141,7 +140,7 @@ def test_a_model_without_a_longest_position_takes_any_length() -> None:
 
 def test_shortfalls_begin_one_byte_short() -> None:
     plan = plan_of()
-    memory, disk = plan.memory_bytes, plan.expected_bytes
+    memory, disk = plan.memory.total, plan.expected_bytes
     assert shortfalls(plan, memory, disk) == []
     assert shortfalls(plan, None, disk) == []
     (reason,) = shortfalls(plan, memory - 1, disk)
@@ -198,13 +197,13 @@ def test_a_plan_is_described() -> None:
 def test_auto_takes_the_first_engine_that_fits_and_says_why() -> None:
     facts = replace(FACTS, parameter_bytes=60 * 10**9, largest_layer_bytes=10**9, outside_layers_bytes=2 * 10**9)
     plan = plan_of(facts)
-    resident = choose_engine(plan, "auto", plan.memory_bytes)
-    assert (resident.engine, resident.memory_bytes) == ("resident", plan.memory_bytes)
-    streamed = choose_engine(plan, "auto", plan.memory_bytes - 1)
+    resident = choose_engine(plan, "auto", plan.memory.total)
+    assert (resident.engine, resident.memory.total) == ("resident", plan.memory.total)
+    streamed = choose_engine(plan, "auto", plan.memory.total - 1)
     assert streamed.engine == "streamed"
-    assert human_bytes(plan.memory_bytes) in streamed.engine_reason
-    assert streamed.memory_bytes < plan.memory_bytes
-    assert streamed.weights_bytes == 5 * 10**9  # what is outside the layers, two layers, one being stacked
+    assert human_bytes(plan.memory.total) in streamed.engine_reason
+    assert streamed.memory.total < plan.memory.total
+    assert streamed.memory.weights == 5 * 10**9  # what is outside the layers, two layers, one being stacked
     assert choose_engine(plan, "auto", None).engine == "resident"
     asked = choose_engine(plan, "streamed", None)
     assert (asked.engine, asked.engine_reason) == ("streamed", "as asked")
@@ -213,23 +212,23 @@ def test_auto_takes_the_first_engine_that_fits_and_says_why() -> None:
 def test_layers_that_are_tied_together_are_never_streamed() -> None:
     facts = replace(FACTS, parameter_bytes=60 * 10**9, largest_layer_bytes=10**9, outside_layers_bytes=2 * 10**9)
     plan = plan_of(facts, coupling=Coupling("its layers hold hands", 10**6))
-    assert choose_engine(plan, "auto", plan.memory_bytes).engine == "resident"
-    lockstep = choose_engine(plan, "auto", plan.memory_bytes - 1)
+    assert choose_engine(plan, "auto", plan.memory.total).engine == "resident"
+    lockstep = choose_engine(plan, "auto", plan.memory.total - 1)
     assert lockstep.engine == "lockstep"
     assert lockstep.engine_reason == (
-        f"the whole model needs {human_bytes(plan.memory_bytes)}, {human_bytes(plan.memory_bytes - 1)} is available, "
+        f"the whole model needs {human_bytes(plan.memory.total)}, {human_bytes(plan.memory.total - 1)} is available, "
         "and its layers hold hands"
     )
-    assert lockstep.weights_bytes == 5 * 10**9
+    assert lockstep.memory.weights == 5 * 10**9
     assert choose_engine(plan, "lockstep", None).engine == "lockstep"
     apart = choose_engine(plan_of(facts, coupling=Coupling(None, 10**6)), "streamed", None)
     each = 16 * FACTS.hidden_size * 2
-    assert apart.waiting_bytes == 3 * 3 * each + 10**6  # hidden states, two sites' peaks; one batch's arguments
-    assert lockstep.waiting_bytes == 3 * (4 * each + 10**6)
+    assert apart.memory.waiting == 3 * 3 * each + 10**6  # hidden states, two sites' peaks; one batch's arguments
+    assert lockstep.memory.waiting == 3 * (4 * each + 10**6)
     with pytest.raises(InputError, match="--engine streamed: its layers hold hands; use --engine lockstep"):
         choose_engine(plan, "streamed", None)
 
 
 def test_streaming_never_needs_more_weights_than_there_are() -> None:
     facts = replace(FACTS, parameter_bytes=1000, largest_layer_bytes=500, outside_layers_bytes=0)
-    assert choose_engine(plan_of(facts), "streamed", None).weights_bytes == 1000
+    assert choose_engine(plan_of(facts), "streamed", None).memory.weights == 1000
