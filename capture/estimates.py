@@ -84,8 +84,8 @@ def memory(workload: Workload) -> Memory:
 def _weights(load: Workload) -> int:
     if load.engine == "resident":
         return load.facts.parameter_bytes
-    streamed = load.facts.outside_layers_bytes + 3 * load.facts.largest_layer_bytes
-    return min(load.facts.parameter_bytes, streamed)
+    layers = 3 if load.facts.quantisation == "fp8" else 2  # float8 is not dequantised in place
+    return min(load.facts.parameter_bytes, load.facts.outside_layers_bytes + layers * load.facts.largest_layer_bytes)
 
 
 def _work(load: Workload) -> int:

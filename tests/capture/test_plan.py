@@ -203,7 +203,9 @@ def test_auto_takes_the_first_engine_that_fits_and_says_why() -> None:
     assert streamed.engine == "streamed"
     assert human_bytes(plan.memory.total) in streamed.engine_reason
     assert streamed.memory.total < plan.memory.total
-    assert streamed.memory.weights == 5 * 10**9  # what is outside the layers, two layers, one being stacked
+    assert streamed.memory.weights == 4 * 10**9  # what is outside the layers, and two layers
+    float8 = choose_engine(plan_of(replace(facts, quantisation="fp8")), "streamed", None)
+    assert float8.memory.weights == 5 * 10**9  # and one being dequantised
     assert choose_engine(plan, "auto", None).engine == "resident"
     asked = choose_engine(plan, "streamed", None)
     assert (asked.engine, asked.engine_reason) == ("streamed", "as asked")
@@ -219,7 +221,7 @@ def test_layers_that_are_tied_together_are_never_streamed() -> None:
         f"the whole model needs {human_bytes(plan.memory.total)}, {human_bytes(plan.memory.total - 1)} is available, "
         "and its layers hold hands"
     )
-    assert lockstep.memory.weights == 5 * 10**9
+    assert lockstep.memory.weights == 4 * 10**9
     assert choose_engine(plan, "lockstep", None).engine == "lockstep"
     apart = choose_engine(plan_of(facts, coupling=Coupling(None, 10**6)), "streamed", None)
     each = 16 * FACTS.hidden_size * 2
