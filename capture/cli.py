@@ -88,6 +88,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="of the hidden states: slices, all of them (default); floor=M, zero for values below M, which answers "
         "every question at M or more; peaks, none. Peaks are kept exactly in each case",
     )
+    parser.add_argument(
+        "--codec",
+        metavar="C",
+        help="how sites and peaks are compressed: lz4 (levels 1, 5, 9) or zstd (1, 3, 5), with bitshuffle or shuffle, "
+        "such as zstd-3-bitshuffle; or for some of them residual=zstd-3-shuffle,peaks=... (default: as measured)",
+    )
     parser.add_argument("--sites", metavar="S", help="of ln_attn,ln_mlp,residual (default: all but the residual)")
     parser.add_argument("--seed", type=int, metavar="N", help="shuffle documents (default: the source's own order)")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing store")
@@ -138,6 +144,7 @@ def _run(options: argparse.Namespace, arguments: Sequence[str]) -> int:
             batch_size=options.batch_size,
             engine=options.engine,
             keep=options.keep,
+            codec=options.codec,
             sites=None if options.sites is None else tuple(name.strip() for name in options.sites.split(",")),
             seed=options.seed,
             overwrite=options.overwrite,

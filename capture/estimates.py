@@ -8,14 +8,23 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from capture.compression import kind_of
 from capture.model_facts import ModelFacts
 from schemas.bits import Encoding
-from schemas.layout import ArraySpec, Dimensions
+from schemas.codecs import PEAKS
+from schemas.layout import RESIDUAL, ArraySpec, Dimensions
 
 __all__ = ["LOSS_BLOCK_BYTES", "QUEUE_BYTES", "Memory", "Workload", "loss_block_positions", "memory", "store_bytes"]
 
-EXPECTED_RATIO = {"bfloat16": 0.74, "float16": 0.92, "float32": 0.87}
-"""Compressed over raw size of sites and peaks under the store's codec: SmolLM2-135M's, rounded up."""
+NORMS = "norms"
+
+EXPECTED_RATIO = {
+    "bfloat16": {NORMS: 0.74, RESIDUAL: 0.79, PEAKS: 0.62},
+    "float16": {NORMS: 0.92, RESIDUAL: 0.93, PEAKS: 0.80},
+    "float32": {NORMS: 0.87, RESIDUAL: 0.93, PEAKS: 0.81},
+}
+"""Compressed over raw size of norm outputs (any other site), the residual and peaks under their default codecs:
+SmolLM2-135M's, rounded up (docs/decisions/037-codec-per-site.md)."""
 
 LOSS_BLOCK_BYTES = 64 * 2**20
 """Float32 logits held at once: the loss is computed in blocks of positions of at most this size."""
@@ -67,8 +76,13 @@ class Memory:
 
 def store_bytes(arrays: Iterable[ArraySpec], encoding: Encoding) -> int:
     """Bytes of these arrays on disk, with slices kept whole."""
-    ratio = EXPECTED_RATIO[encoding.name]
-    return int(sum(array.raw_bytes * (ratio if "bits" in dict(array.attributes) else 1) for array in arrays))
+    ratios = EXPECTED_RATIO[encoding.name]
+
+    def ratio(array: ArraySpec) -> float:
+        kind = kind_of(array)
+        return 1 if kind is None else ratios.get(kind, ratios[NORMS])
+
+    return int(sum(array.raw_bytes * ratio(array) for array in arrays))
 
 
 def loss_block_positions(batch_size: int, positions: int, vocabulary_size: int) -> int:

@@ -6,9 +6,10 @@ Pure functions of the model's facts and the settings; ``--dry-run`` prints the p
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from capture.compression import codecs_in_words
 from capture.coupling import APART, Coupling
 from capture.estimates import Memory, Workload, loss_block_positions, memory, store_bytes
 from capture.experts import Routing
@@ -140,6 +141,7 @@ def make_plan(
     coupling: Coupling = APART,
     routing: Routing | None = None,
     retention: Retention = WHOLE,
+    codecs: Mapping[str, str] | None = None,
 ) -> CapturePlan:
     """The plan of a capture; ``routing`` is None for a dense model.
 
@@ -160,7 +162,7 @@ def make_plan(
     dimensions = Dimensions(facts.layers, part.whole, length, facts.hidden_size, ranks, experts)
     stored = [site.name for site in sites if site.alias is None]
     norms = {site.name: site.norm for site in sites if site.norm is not None}
-    arrays = plan_arrays(dimensions, stored, encoding, norms=norms, slices=retention.slices)
+    arrays = plan_arrays(dimensions, stored, encoding, norms=norms, slices=retention.slices, codecs=codecs)
     return CapturePlan(
         facts,
         tuple(sites),
@@ -254,6 +256,7 @@ def describe_plan(
         ("keep", _retention_in_words(plan.retention)),
         ("store", f"{store}: {human_bytes(plan.raw_bytes)} raw, {most} {human_bytes(plan.expected_bytes)} compressed, "
                   f"{sum(array.chunk_count for array in plan.arrays):,} chunks"),
+        ("codec", codecs_in_words(plan.arrays)),
         ("disk", f"{human_bytes(disk_free_bytes)} free"),
         *([("download", download)] if download else []),
         ("memory", f"about {human_bytes(plan.memory.total)} on {device} ({available} available): "

@@ -6,7 +6,7 @@ import contextlib
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import torch
 import transformers
 
 from capture.checkpoint import find_model
+from capture.compression import as_stored, parse_codecs
 from capture.corpus import (
     Bos,
     Corpus,
@@ -84,6 +85,7 @@ class CaptureSettings:
     batch_size: int | None = None
     engine: str = "auto"
     keep: str = "slices"
+    codec: str | None = None
     sites: tuple[str, ...] | None = None
     seed: int | None = None
     overwrite: bool = False
@@ -123,6 +125,7 @@ def run_capture(settings: CaptureSettings) -> int:
     sites = with_norms(skeleton.model, find_sites(skeleton.model, settings.sites))
     if existing is not None:
         sites = _as_begun(sites, existing)
+    codecs = parse_codecs(settings.codec, [site.name for site in sites if site.alias is None])
     plan = make_plan(
         skeleton.facts,
         sites,
@@ -133,8 +136,11 @@ def run_capture(settings: CaptureSettings) -> int:
         coupling=coupling_of(skeleton.model, settings.length),
         routing=find_routing(skeleton.model) if skeleton.facts.experts else None,
         retention=retention,
+        codecs=codecs,
     )
     devices = devices_of(device)
+    if existing is not None:
+        plan = replace(plan, arrays=as_stored(plan.arrays, existing, codecs))
     available = available_memory_bytes(*devices)
     plan = choose_engine(plan, settings.engine, available, evict=settings.evict)
     if plan.engine != "resident":  # only a whole model is spread
@@ -189,7 +195,7 @@ def run_capture(settings: CaptureSettings) -> int:
             weights = LayerWeights(folder, skeleton, device)
         if existing is None:
             destination.clear()
-            missing = _missing(_made_or_joined(store, info, plan, corpus), part)
+            missing = _missing(_made_or_joined(store, info, plan, corpus, codecs), part)
         writer = RunWriter(store)
         checkpoints = LayerCheckpoints(writer)
         with (
@@ -233,13 +239,14 @@ def _missing(run: Run | None, part: Part) -> list[int]:
     return [sequence for sequence in part.sequences if sequence not in done]
 
 
-def _made_or_joined(store: Path, info: RunInfo, plan: CapturePlan, corpus: Corpus) -> Run:
+def _made_or_joined(store: Path, info: RunInfo, plan: CapturePlan, corpus: Corpus, codecs: Mapping[str, str]) -> Run:
     """The store as made now, or, where another worker was first, as it made it for the same run."""
     with contextlib.suppress(StoreExistsError):
         create_run(store, info, plan.arrays, {"token_id": corpus.token_id, "token_mask": corpus.token_mask})
     run = Run(store)
     _require_same(run, info)
     _require_arrays(run, plan)
+    as_stored(plan.arrays, run, codecs)
     return run
 
 

@@ -14,26 +14,15 @@ from typing import Any
 
 import numpy.typing as npt
 import zarr
-from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec
 
+from schemas.codecs import codecs_of
 from schemas.durable import flush, is_full, sync
 from schemas.errors import CapacityError, StoreError, StoreExistsError
 from schemas.event_loop import finish_tasks
 from schemas.layout import ArraySpec
 from schemas.provenance import RunInfo
 
-__all__ = ["codecs", "create_run", "remove_drafts"]
-
-
-def codecs(itemsize: int) -> dict[str, Any]:
-    """Codecs of every array, stated and not left to a library's defaults: Blosc lz4 5 bitshuffle, then crc32c."""
-    return {
-        "serializer": BytesCodec(endian="little") if itemsize > 1 else BytesCodec(endian=None),
-        "compressors": [
-            BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle", typesize=itemsize, blocksize=0),
-            Crc32cCodec(),
-        ],
-    }
+__all__ = ["create_run", "remove_drafts"]
 
 
 def create_run(
@@ -72,7 +61,7 @@ def create_run(
                 attributes=dict(spec.attributes),
                 chunk_key_encoding={"name": "default", "separator": "."},
                 config={"write_empty_chunks": True},
-                **codecs(spec.dtype.itemsize),
+                **codecs_of(spec.codec, spec.dtype.itemsize),
             )
             if spec.name in contents:
                 if contents[spec.name].shape != spec.shape:  # zarr-python would cut it to fit, without a word

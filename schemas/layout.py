@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from schemas.bits import Encoding
+from schemas.codecs import COMMON, PEAKS, default_codec
 from schemas.provenance import NormInfo
 
 __all__ = [
@@ -89,6 +90,7 @@ class ArraySpec:
     dtype: np.dtype[Any]
     fill: int | float
     attributes: tuple[tuple[str, str | bool], ...] = ()
+    codec: str = COMMON
 
     @property
     def raw_bytes(self) -> int:
@@ -128,12 +130,14 @@ def plan_arrays(
     *,
     norms: Mapping[str, NormInfo] | None = None,
     slices: bool = True,
+    codecs: Mapping[str, str] | None = None,
 ) -> tuple[ArraySpec, ...]:
     """Every array of a run with these stored ``sites``, in the order they are created.
 
     Each chunk is written whole by one writer: a chunk never spans two sequences, so processes that fill disjoint
     sequences never share one; those without a sequence are the model's, and the same from any process. ``norms`` are
     those that feed a site, by site. ``slices=False`` leaves out the hidden states and keeps their peaks.
+    ``codecs``: of sites, by name, and of ``peaks``, where they are not the default ones.
     """
     whole = {name: dimensions.size(name) for name in ("layer", "sequence", "position", "feature", "rank", "expert")}
 
@@ -143,6 +147,7 @@ def plan_arrays(
         dtype: np.dtype[Any],
         fill: int | float,
         single: Sequence[str],
+        codec: str = COMMON,
         **attributes: str | bool,
     ) -> ArraySpec:
         chunk = {dim: 1 if dim in single else whole[dim] for dim in dims}
@@ -157,10 +162,13 @@ def plan_arrays(
             dtype,
             fill,
             tuple(attributes.items()),
+            codec,
         )
 
     bits = {"bits": encoding.name}
     nan = float("nan")
+    chosen = codecs or {}
+    peaks = chosen.get(PEAKS) or default_codec(PEAKS, encoding.name)
     specs: list[ArraySpec] = []
     for site in sites:
         if slices:
@@ -171,6 +179,7 @@ def plan_arrays(
                     encoding.stored,
                     encoding.fill,
                     ("layer", "sequence"),
+                    chosen.get(site) or default_codec(site, encoding.name),
                     **bits,
                 )
             )
@@ -181,6 +190,7 @@ def plan_arrays(
                 encoding.stored,
                 encoding.fill,
                 ("layer", "sequence"),
+                peaks,
                 **bits,
                 sign_cleared=True,
                 maximum_over="position",
@@ -191,6 +201,7 @@ def plan_arrays(
                 encoding.stored,
                 encoding.fill,
                 ("sequence",),
+                peaks,
                 **bits,
                 sign_cleared=True,
                 maximum_over="layer",

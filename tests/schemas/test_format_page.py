@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from schemas import FORMAT_VERSION, bits
 from schemas.bits import ENCODINGS
+from schemas.codecs import CODECS
 from schemas.layout import Dimensions, plan_arrays
 from schemas.provenance import CorpusInfo, ModelInfo, NormInfo, RoutingInfo, RunInfo, SiteInfo, SoftwareInfo
 
@@ -126,6 +127,16 @@ def test_nullable_attributes_are_those_that_may_be_null() -> None:
         if type(None) in getattr(field.annotation, "__args__", ())
     }
     assert {row[0] for row in table("attribute", 3) if row[1].endswith("or null")} == nullable
+
+
+def test_the_table_of_codecs_is_what_a_store_may_have() -> None:
+    named = {
+        f"{cname}-{level}-{shuffle}"
+        for _, cname, levels, shuffles in table("codec", 4)
+        for level in re.findall(r"\d", levels)
+        for shuffle in re.findall(r"\w*shuffle", shuffles)
+    }
+    assert named == set(CODECS)
 
 
 def test_the_codecs_are_those_that_are_written(make_store: Callable[..., Any]) -> None:
