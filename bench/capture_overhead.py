@@ -13,9 +13,9 @@ from schemas.retention import WHOLE, Retention
 
 __all__ = ["run"]
 
-SEQUENCES = 2
+SEQUENCES = 3
 LENGTH = 2048
-ROUNDS = 9
+ROUNDS = 6
 
 
 def run() -> Iterator[Comparison]:

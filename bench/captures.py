@@ -42,7 +42,7 @@ def default_plan(skeleton: Skeleton, sequences: int, length: int, retention: Ret
         part=Part(0, sequences, sequences),
         length=length,
         batch_size=1,
-        coupling=coupling_of(skeleton.model),
+        coupling=coupling_of(skeleton.model, length),
         routing=find_routing(skeleton.model) if skeleton.facts.experts else None,
         retention=retention,
     )

@@ -27,7 +27,7 @@ __all__ = ["run"]
 
 SEQUENCES = 2
 LENGTH = 2048
-ROUNDS = 7
+ROUNDS = 6
 SITES = ("ln_attn", "ln_mlp")
 
 

@@ -13,9 +13,9 @@ from capture.model_facts import build_skeleton
 
 __all__ = ["run"]
 
-SEQUENCES = 3
+SEQUENCES = 2
 LENGTH = 2048
-ROUNDS = 5
+ROUNDS = 4
 
 
 def run() -> Iterator[Comparison]:
