@@ -1,12 +1,14 @@
-"""What a capture takes, estimated before it starts: bytes of its store, and memory.
+"""What a capture takes, estimated before it starts: bytes of its store, and memory at its peak.
 
-Pure functions of the model's facts and the settings.
+Pure functions of the model's facts and the settings. The constants are measured; docs/decisions/042 says how.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from capture.compression import kind_of
 from capture.model_facts import ModelFacts
@@ -16,24 +18,70 @@ from schemas.layout import RESIDUAL, ArraySpec, Dimensions
 
 __all__ = ["LOSS_BLOCK_BYTES", "QUEUE_BYTES", "Memory", "Workload", "loss_block_positions", "memory", "store_bytes"]
 
-NORMS = "norms"
+SLICES: Mapping[str, Mapping[str, tuple[float, float]]] = MappingProxyType(
+    {
+        "lz4-1-bitshuffle": {"bfloat16": (0.75, 0.84), "float16": (0.93, 1.0), "float32": (0.88, 0.93)},
+        "lz4-1-shuffle": {"bfloat16": (0.9, 0.9), "float16": (1.0, 1.0), "float32": (0.96, 0.96)},
+        "lz4-5-bitshuffle": {"bfloat16": (0.74, 0.83), "float16": (0.92, 1.0), "float32": (0.87, 0.92)},
+        "lz4-5-shuffle": {"bfloat16": (0.9, 0.91), "float16": (1.0, 1.0), "float32": (0.95, 0.96)},
+        "lz4-9-bitshuffle": {"bfloat16": (0.73, 0.82), "float16": (0.92, 0.99), "float32": (0.87, 0.92)},
+        "lz4-9-shuffle": {"bfloat16": (0.85, 0.86), "float16": (1.0, 1.0), "float32": (0.93, 0.93)},
+        "zstd-1-bitshuffle": {"bfloat16": (0.74, 0.91), "float16": (0.93, 0.99), "float32": (0.88, 0.94)},
+        "zstd-1-shuffle": {"bfloat16": (0.79, 0.79), "float16": (0.93, 0.93), "float32": (0.93, 0.93)},
+        "zstd-3-bitshuffle": {"bfloat16": (0.73, 0.9), "float16": (0.92, 0.99), "float32": (0.87, 0.93)},
+        "zstd-3-shuffle": {"bfloat16": (0.74, 0.74), "float16": (0.92, 0.93), "float32": (0.91, 0.91)},
+        "zstd-5-bitshuffle": {"bfloat16": (0.71, 0.78), "float16": (0.91, 0.98), "float32": (0.86, 0.94)},
+        "zstd-5-shuffle": {"bfloat16": (0.7, 0.7), "float16": (0.86, 0.86), "float32": (0.87, 0.88)},
+    }
+)
+"""Compressed over raw bytes of slices by codec and encoding, of norm outputs and of the residual: SmolLM2-135M's on real
+text (docs/decisions/037-codec-per-site.md)."""
 
-EXPECTED_RATIO = {
-    "bfloat16": {NORMS: 0.74, RESIDUAL: 0.79, PEAKS: 0.62},
-    "float16": {NORMS: 0.92, RESIDUAL: 0.93, PEAKS: 0.80},
-    "float32": {NORMS: 0.87, RESIDUAL: 0.93, PEAKS: 0.81},
-}
-"""Compressed over raw size of norm outputs (any other site), the residual and peaks under their default codecs:
-SmolLM2-135M's, rounded up (docs/decisions/037-codec-per-site.md)."""
+RATIOS: Mapping[tuple[str, str], float] = MappingProxyType(
+    {
+        ("layer_peak", "bfloat16"): 0.66,
+        ("layer_peak", "float16"): 0.84,
+        ("layer_peak", "float32"): 0.83,
+        ("position_peak", "bfloat16"): 0.60,
+        ("position_peak", "float16"): 0.79,
+        ("position_peak", "float32"): 0.80,
+        ("_rms", "float32"): 0.75,
+        ("_mean", "float32"): 0.75,
+        ("_std", "float32"): 0.75,
+        ("gain", "float32"): 0.35,
+        ("expert_id", "uint16"): 0.32,
+        ("expert_weight", "float32"): 0.65,
+    }
+)
+"""The same of what else is in a store, by what it is and its dtype, under its default codec: others differ by less than
+15% in peaks. Experts' are of random routers. What is not listed is taken to stay as it is."""
+
+CHUNK_OVERHEAD_BYTES = 20
+"""Blosc's header and a checksum."""
+LEAST_COMPRESSED_BYTES = 128
+"""Blosc leaves smaller chunks as they are."""
+ARRAY_METADATA_BYTES = 2080
+"""An array's zarr.json, and its copy in the group's."""
+RUN_METADATA_BYTES = 3600
+"""What a run says of itself in the group's zarr.json; and a module's name for each site and layer."""
+MODULE_NAME_BYTES = 90
 
 LOSS_BLOCK_BYTES = 64 * 2**20
 """Float32 logits held at once: the loss is computed in blocks of positions of at most this size."""
 
-BASE_BYTES = 700 * 2**20
-"""Resident memory of Python, torch and transformers before a model is loaded."""
-
 QUEUE_BYTES = 256 * 2**20
 """Slices that may wait for the writers; the model waits beyond that."""
+
+BASE_BYTES = 425 * 2**20
+"""Python, torch, transformers and a tokenizer: 384 MiB with one of 320 tokens, 435 MiB with one of 49,152."""
+DATASETS_BYTES = 90 * 2**20
+"""The datasets library, which texts of the Hub are read with."""
+EXPERTS_BYTES = 120 * 2**20
+"""What oneDNN and the heap keep of matrix products of ever other sizes, of tokens that met an expert."""
+
+FLOAT32 = 4
+SCORE_TENSORS = 3
+"""Held at once by eager attention: products, masked products, weights."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +89,7 @@ class Workload:
     """What decides how much memory a capture takes.
 
     ``sites`` is how many have arrays of their own, ``sequences`` how many this process fills, ``argument_bytes`` what
-    layers are given for one sequence (``capture.coupling``).
+    layers are given for one sequence (``capture.coupling``), ``datasets`` whether the text is read with that library.
     """
 
     facts: ModelFacts
@@ -52,6 +100,7 @@ class Workload:
     sequences: int
     sites: int
     argument_bytes: int = 0
+    datasets: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,59 +108,87 @@ class Memory:
     """Bytes at the peak of a capture, by what holds them."""
 
     weights: int
-    """All of them; or what is outside the layers, two layers, and a third while the experts of one are being stacked.
-    """
+    """All of them; or what is outside the layers and two buffers of the largest layer's size, with float8 one more."""
     work: int
-    """Python and its libraries, one batch's activations, position peaks, a block of logits, waiting slices."""
+    """Python and its libraries, one batch's activations or a block of its logits, position peaks, waiting slices."""
     waiting: int
     """Batches that wait between layers: hidden states, position peaks, and what layers are given beside: that of one
     batch where equal arguments are shared, of all where each is in a forward of its own, which may also keep keys and
     values."""
+    mapped: int = 0
+    """Pages of the checkpoint's files beside the weights that were made of them: they count as this process's memory,
+    and the system takes them back where it needs them."""
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """All of it: what the system reports."""
+        return self.needed + self.mapped
+
+    @property
+    def needed(self) -> int:
+        """What must be there for the capture to run."""
         return self.weights + self.work + self.waiting
 
 
-def store_bytes(arrays: Iterable[ArraySpec], encoding: Encoding) -> int:
-    """Bytes of these arrays on disk, with slices kept whole."""
-    ratios = EXPECTED_RATIO[encoding.name]
+def store_bytes(arrays: Iterable[ArraySpec]) -> int:
+    """Bytes of the files of a store of these arrays, with slices kept whole."""
+    arrays = list(arrays)
+    modules = MODULE_NAME_BYTES * sum(array.shape[0] for array in arrays if array.name.endswith("_layer_peak"))
+    return RUN_METADATA_BYTES + modules + sum(map(_array_bytes, arrays))
 
-    def ratio(array: ArraySpec) -> float:
-        kind = kind_of(array)
-        return 1 if kind is None else ratios.get(kind, ratios[NORMS])
 
-    return int(sum(array.raw_bytes * ratio(array) for array in arrays))
+def _array_bytes(array: ArraySpec) -> int:
+    raw = math.prod(array.chunks) * array.dtype.itemsize
+    dtype = str(dict(array.attributes).get("bits", array.dtype.name))
+    if kind_of(array) in (None, PEAKS):
+        ratio = next((ratio for (kind, of), ratio in RATIOS.items() if of == dtype and array.name.endswith(kind)), 1.0)
+    else:
+        ratio = SLICES[array.codec][dtype][array.name == RESIDUAL]
+    chunk = raw if raw < LEAST_COMPRESSED_BYTES else math.ceil(raw * ratio)
+    return ARRAY_METADATA_BYTES + array.chunk_count * (chunk + CHUNK_OVERHEAD_BYTES)
 
 
 def loss_block_positions(batch_size: int, positions: int, vocabulary_size: int) -> int:
     """Positions whose logits are computed at once."""
-    return max(1, min(positions, LOSS_BLOCK_BYTES // (batch_size * vocabulary_size * 4)))
+    return max(1, min(positions, LOSS_BLOCK_BYTES // (batch_size * vocabulary_size * FLOAT32)))
 
 
 def memory(workload: Workload) -> Memory:
-    """Peak memory of a capture on one device."""
-    return Memory(_weights(workload), _work(workload), _waiting(workload))
+    """Peak memory of a capture on one device.
+
+    Where all weights are cast, the checkpoint's pages are gone before the first batch: the larger of both counts.
+    """
+    facts = workload.facts
+    work, waiting = _work(workload), _waiting(workload)
+    if workload.engine != "resident":
+        layers = 3 if facts.quantisation == "fp8" else 2  # float8 is not dequantised in place
+        weights = facts.outside_layers_bytes + layers * facts.largest_layer_bytes
+        return Memory(min(facts.parameter_bytes, weights), work, waiting)
+    mapped = facts.converted_bytes
+    if mapped == facts.checkpoint_bytes:
+        mapped = max(0, mapped - (work - _base(workload)))
+    return Memory(facts.parameter_bytes, work, waiting, mapped)
 
 
-def _weights(load: Workload) -> int:
-    if load.engine == "resident":
-        return load.facts.parameter_bytes
-    layers = 3 if load.facts.quantisation == "fp8" else 2  # float8 is not dequantised in place
-    return min(load.facts.parameter_bytes, load.facts.outside_layers_bytes + layers * load.facts.largest_layer_bytes)
+def _base(load: Workload) -> int:
+    return BASE_BYTES + DATASETS_BYTES * load.datasets + EXPERTS_BYTES * (load.facts.experts is not None)
 
 
 def _work(load: Workload) -> int:
-    facts, d = load.facts, load.dimensions
-    hidden = load.batch_size * d.positions * d.features * load.encoding.itemsize
+    facts, d, itemsize = load.facts, load.dimensions, load.encoding.itemsize
+    tokens = load.batch_size * d.positions
+    hidden = tokens * d.features * itemsize
     block = loss_block_positions(load.batch_size, d.positions, facts.vocabulary_size)
-    logits = 3 * load.batch_size * block * facts.vocabulary_size * 4
-    scores = 0
+    # Logits in the model's dtype, in float32 where that is another, and their logarithms.
+    copies = itemsize + FLOAT32 * (1 + (itemsize != FLOAT32))
+    logits = load.batch_size * block * facts.vocabulary_size * copies
+    # Norms compute in float32; experts are given rows of their own, and give such.
+    routed = (facts.top_k or 0) * (facts.expert_features + 4 * d.features)
+    layer = 6 * hidden + tokens * itemsize * max(facts.widest_features, routed)
     if facts.attention_implementation == "eager":
-        scores = 3 * load.batch_size * d.positions**2 * max(1, d.features // 64) * 4
-    queue = min(QUEUE_BYTES, 2 * d.layers * load.sites * hidden)
-    return BASE_BYTES + 16 * hidden + 2 * load.sites * hidden + logits + scores + queue
+        layer += load.batch_size * facts.attention_heads * d.positions**2 * SCORE_TENSORS * itemsize
+    held = 2 * load.sites * hidden  # position peaks, slices on their way to the disk
+    return _base(load) + max(logits, layer) + held
 
 
 def _waiting(load: Workload) -> int:

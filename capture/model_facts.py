@@ -5,7 +5,8 @@ The model is built on torch's meta device: every module and shape, no memory.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -24,6 +25,8 @@ DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
     {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 )
 
+PACKED_BYTES: Mapping[str, float] = MappingProxyType({"mxfp4": 17 / 32, "fp8": 1})
+"""Of a value in a quantised checkpoint: MXFP4 has four bits, and eight more for each 32 values."""
 EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 TOP_K = ("num_experts_per_tok", "num_experts_per_token", "top_k_experts", "moe_top_k", "moe_topk", "moe_k")
 """What configurations call the routed experts of a layer, and those of them that a token uses."""
@@ -52,6 +55,15 @@ class ModelFacts:
     outside_layers_bytes: int
     attention_implementation: str | None
     experts_implementation: str | None
+    attention_heads: int
+    checkpoint_bytes: int
+    """Of the checkpoint's tensors that the model uses, in their own dtype."""
+    converted_bytes: int
+    """Of those that are no parameters as they are: experts kept apart or packed, and all where the dtype is another."""
+    widest_features: int
+    """Values of a token that an attention or MLP block holds at once, beside its hidden states; no experts."""
+    expert_features: int
+    """The same of one expert."""
 
 
 @dataclass(frozen=True)
@@ -175,12 +187,15 @@ def _facts(model: Any, config: Any, native: str, quantisation: str | None) -> Mo
     if output is not None and output.weight is not embedding and not getattr(text, "tie_word_embeddings", False):
         active -= embedding.numel()
     parameter_bytes = _parameter_bytes(model)
-    layer_bytes = [_parameter_bytes(layer) for layer in decoder_layers(model)[1]]
+    layers = list(decoder_layers(model)[1])
+    layer_bytes = [_parameter_bytes(layer) for layer in layers]
+    hidden = int(text.hidden_size)
+    checkpoint_bytes, converted_bytes = _stored_bytes(model, DTYPES.get(native, model.dtype), quantisation, experts)
     return ModelFacts(
         architecture=type(model).__name__,
         model_type=str(config.model_type),
         layers=int(text.num_hidden_layers),
-        hidden_size=int(text.hidden_size),
+        hidden_size=hidden,
         vocabulary_size=int(text.vocab_size),
         max_positions=_max_positions(text),
         total_parameters=total,
@@ -196,11 +211,48 @@ def _facts(model: Any, config: Any, native: str, quantisation: str | None) -> Mo
         outside_layers_bytes=parameter_bytes - sum(layer_bytes),
         attention_implementation=getattr(text, "_attn_implementation", None),
         experts_implementation=getattr(text, "_experts_implementation", None) if experts else None,
+        attention_heads=int(_first(text, "num_attention_heads", "n_head") or 0),
+        checkpoint_bytes=checkpoint_bytes,
+        converted_bytes=converted_bytes,
+        widest_features=max(_width(child, hidden) for layer in layers for child in layer.children()),
+        expert_features=_expert_width(layers, experts, hidden) if experts else 0,
     )
 
 
 def _parameter_bytes(module: Any) -> int:
     return sum(parameter.numel() * parameter.element_size() for parameter in module.parameters())
+
+
+def _stored_bytes(model: Any, native: torch.dtype, quantisation: str | None, experts: int | None) -> tuple[int, int]:
+    """(bytes of the checkpoint, bytes of its tensors that are not parameters as they are), from shapes alone."""
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import WeightConverter
+
+    made = [
+        pattern
+        for entry in get_model_conversion_mapping(model, None, None)
+        if isinstance(entry, WeightConverter)
+        for pattern in entry.target_patterns
+    ]
+    stored = converted = 0.0
+    for name, parameter in model.named_parameters():
+        expert = parameter.ndim == 3 and parameter.shape[0] == experts
+        packed = (quantisation == "mxfp4" and expert) or (quantisation == "fp8" and parameter.ndim > 1)
+        size = parameter.numel() * (PACKED_BYTES[quantisation or ""] if packed else native.itemsize)
+        stored += size
+        if packed or parameter.dtype != native or any(re.search(pattern, name) for pattern in made):
+            converted += size
+    return int(stored), int(converted)
+
+
+def _width(block: Any, hidden: int) -> int:
+    """What the matrices of an attention or MLP block give or take beside hidden states: gate, up, down are three."""
+    matrices = [p for name, p in block.named_parameters() if p.ndim == 2 and "experts" not in name.split(".")]
+    return int(sum(matrix.numel() for matrix in matrices)) // hidden
+
+
+def _expert_width(layers: Sequence[Any], experts: int, hidden: int) -> int:
+    return max(expert_parameters(layer, experts) for layer in layers) // (experts * hidden)
 
 
 def _max_positions(text: Any) -> int | None:

@@ -50,6 +50,8 @@ class CapturePlan:
     engine: str = "resident"
     engine_reason: str = ""
     routing: Routing | None = None
+    datasets: bool = False
+    """Whether the text is read with the datasets library."""
     part: Part | None = None
     """Sequences that this process fills; None: all."""
 
@@ -71,13 +73,13 @@ class CapturePlan:
     @property
     def expected_bytes(self) -> int:
         """Bytes of the finished store as expected on disk; with a floor, the most that is expected."""
-        return store_bytes(self.arrays, self.encoding)
+        return store_bytes(self.arrays)
 
     @property
     def certain_bytes(self) -> int:
         """Of the expected bytes, those that this process writes whatever the values: without slices with a floor."""
         whole = (array for array in self.arrays if self.retention.floor is None or array.name not in self.stored_sites)
-        return store_bytes(whole, self.encoding) * len(self.sequences) // self.dimensions.sequences
+        return store_bytes(whole) * len(self.sequences) // self.dimensions.sequences
 
     @property
     def loss_block_positions(self) -> int:
@@ -97,6 +99,7 @@ class CapturePlan:
                 len(self.sequences),
                 len(self.stored_sites),
                 self.coupling.argument_bytes,
+                self.datasets,
             )
         )
 
@@ -120,10 +123,10 @@ def choose_engine(
     resident = replace(plan, engine="resident", engine_reason="the whole model fits in memory")
     if evict:
         reason = "--evict keeps few shards at a time"
-    elif available_bytes is None or resident.memory.total <= available_bytes:
+    elif available_bytes is None or resident.memory.needed <= available_bytes:
         return resident
     else:
-        need, have = human_bytes(resident.memory.total), human_bytes(available_bytes)
+        need, have = human_bytes(resident.memory.needed), human_bytes(available_bytes)
         reason = f"the whole model needs {need}, {have} is available"
     if plan.coupling.reason is not None:
         return replace(plan, engine="lockstep", engine_reason=f"{reason}, and {plan.coupling.reason}")
@@ -142,6 +145,7 @@ def make_plan(
     routing: Routing | None = None,
     retention: Retention = WHOLE,
     codecs: Mapping[str, str] | None = None,
+    datasets: bool = False,
 ) -> CapturePlan:
     """The plan of a capture; ``routing`` is None for a dense model.
 
@@ -173,6 +177,7 @@ def make_plan(
         coupling,
         retention,
         routing=routing,
+        datasets=datasets,
         part=part,
     )
 
@@ -297,8 +302,8 @@ def _norm_in_words(site: Site) -> str:
 def shortfalls(plan: CapturePlan, available_bytes: int | None, disk_free_bytes: int) -> list[str]:
     """Why the capture cannot fit, one sentence each; empty where it can."""
     reasons = []
-    if available_bytes is not None and plan.memory.total > available_bytes:
-        need, have = human_bytes(plan.memory.total), human_bytes(available_bytes)
+    if available_bytes is not None and plan.memory.needed > available_bytes:
+        need, have = human_bytes(plan.memory.needed), human_bytes(available_bytes)
         reasons.append(
             f"the {plan.engine} engine needs about {need} of memory and {have} is available: use a smaller model, a "
             "smaller --batch-size or --length, or a larger machine"

@@ -137,6 +137,7 @@ def run_capture(settings: CaptureSettings) -> int:
         routing=find_routing(skeleton.model) if skeleton.facts.experts else None,
         retention=retention,
         codecs=codecs,
+        datasets=text.is_remote,
     )
     devices = devices_of(device)
     if existing is not None:

@@ -30,7 +30,7 @@ def placement(plan: CapturePlan, free_bytes: Mapping[torch.device, int | None]) 
     Whole layers go to one device each, by accelerate's own reckoning; every device keeps room for a batch's work.
     """
     first = next(iter(free_bytes.values()))
-    if len(free_bytes) == 1 or first is None or plan.memory.total <= first:
+    if len(free_bytes) == 1 or first is None or plan.memory.needed <= first:
         return {}
     room = {device.index: max(0, (free or 0) - plan.memory.work) for device, free in free_bytes.items()}
     return {"device_map": "auto", "max_memory": room}

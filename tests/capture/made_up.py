@@ -26,4 +26,9 @@ FACTS = ModelFacts(
     outside_layers_bytes=200,
     attention_implementation="sdpa",
     experts_implementation="grouped_mm",
+    attention_heads=2,
+    checkpoint_bytes=1000,
+    converted_bytes=0,
+    widest_features=24,
+    expert_features=12,
 )
