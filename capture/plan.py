@@ -244,6 +244,7 @@ def describe_plan(
         shared = f" + {facts.shared_experts} shared" if facts.shared_experts else ""
         experts = f"; {facts.experts}{shared} experts, {facts.top_k} a token ({facts.routing})"
     work = human_bytes(plan.memory.work + plan.memory.waiting)
+    mapped = f", pages of the checkpoint {human_bytes(plan.memory.mapped)} (not needed)" if plan.memory.mapped else ""
     available = "unknown" if available_bytes is None else human_bytes(available_bytes)
     part = plan.part if plan.part and not plan.part.is_whole else None
     most = "about" if plan.retention.floor is None else "at most about"
@@ -265,7 +266,7 @@ def describe_plan(
         ("disk", f"{human_bytes(disk_free_bytes)} free"),
         *([("download", download)] if download else []),
         ("memory", f"about {human_bytes(plan.memory.total)} on {device} ({available} available): "
-                   f"weights {human_bytes(plan.memory.weights)}, work {work}"),
+                   f"weights {human_bytes(plan.memory.weights)}, work {work}{mapped}"),
     ]  # fmt: skip
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
