@@ -34,8 +34,8 @@ SLICES: Mapping[str, Mapping[str, tuple[float, float]]] = MappingProxyType(
         "zstd-5-shuffle": {"bfloat16": (0.7, 0.7), "float16": (0.86, 0.86), "float32": (0.87, 0.88)},
     }
 )
-"""Compressed over raw bytes of slices by codec and encoding, of norm outputs and of the residual: SmolLM2-135M's on real
-text (docs/decisions/037-codec-per-site.md)."""
+"""Compressed over raw bytes of slices by codec and encoding, of norm outputs and of the residual: SmolLM2-135M's on
+real text (docs/decisions/037-codec-per-site.md)."""
 
 RATIOS: Mapping[tuple[str, str], float] = MappingProxyType(
     {
