@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,18 @@ from typing import Any
 from capture.presets import PRESETS
 from schemas.errors import InputError, MissingDependencyError
 
-__all__ = ["INDEX", "ModelSource", "find_model", "fingerprint", "require_checkpoint", "shard_names", "weight_files"]
+__all__ = [
+    "INDEX",
+    "WHOLE",
+    "ModelSource",
+    "find_model",
+    "fingerprint",
+    "require_checkpoint",
+    "weight_files",
+    "weight_names",
+]
 
+WHOLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 GGUF = (
     "A GGUF file keeps its weights packed, and transformers computes with them in float32: its activations are not the "
@@ -87,16 +97,15 @@ def find_model(name: str) -> ModelSource:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a local checkpoint, in name order.
+    """The safetensors files of a local checkpoint, in name order: those that ``weight_names`` gives.
 
     Raises InputError where there is no config.json, no weights, only pickled weights, or a shard is missing.
     """
     if not (folder / "config.json").is_file():
         require_checkpoint([file.name for file in folder.iterdir()], folder)
-    names = shard_names(folder)
-    if names is None:
+    names = weight_names([file.name for file in folder.iterdir()], folder)
+    if not names:
         require_checkpoint([file.name for file in folder.iterdir()], folder)
-        return sorted(folder.glob("*.safetensors"))
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise InputError(
@@ -106,7 +115,17 @@ def weight_files(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def shard_names(folder: Path) -> list[str] | None:
+def weight_names(files: Collection[str], folder: Path) -> list[str]:
+    """Those that transformers takes of ``files``, the names where the weights are; the index is in ``folder``.
+
+    A whole file comes before an index, and whatever else lies beside them is left alone: the same weights once more
+    under other names, an adapter. All engines go by this, or they would differ in their numbers. Empty where none has
+    such a name. Raises InputError for an index that cannot be read.
+    """
+    return [WHOLE] if WHOLE in files else _shard_names(folder) or []
+
+
+def _shard_names(folder: Path) -> list[str] | None:
     """The shards that the index in ``folder`` names, in name order; None where there is no index.
 
     Raises InputError for an index that cannot be read.
@@ -132,8 +151,14 @@ def require_checkpoint(files: Sequence[str], where: object) -> None:
         raise InputError(f"{where} holds {packed}, but no *.safetensors. {GGUF}")
     if "config.json" not in files:
         raise InputError(f"{where} holds no checkpoint: there is no config.json in it")
-    if safe:
+    if WHOLE in top or INDEX in top:
         return
+    if safe:
+        other = min(name for name in top if name.endswith(".safetensors"))
+        raise InputError(
+            f"{where} holds {other}, but neither {WHOLE} nor {INDEX}, by which transformers finds a model's weights; "
+            f"if {other} is all of them, in transformers' names, rename it to {WHOLE}"
+        )
     pickled = sorted(name for name in top if Path(name).suffix in PICKLED)
     if pickled:
         raise InputError(

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from capture.checkpoint import ModelSource, fingerprint, require_checkpoint, shard_names, weight_files
+from capture.checkpoint import ModelSource, fingerprint, require_checkpoint, weight_files, weight_names
 from capture.hub import HubFile, HubRepository, HubUnreachableError, ask_hub, hub_error, mute_disk_warnings
 from schemas.durable import is_full
 from schemas.errors import CapacityError, InputError
@@ -42,12 +42,9 @@ class Snapshot:
     @property
     def weights(self) -> dict[str, HubFile]:
         """The Hub's weight files by name; where the Hub is out of reach, those that its cache holds."""
-        names = shard_names(self.folder)
+        names = self._names
         if self.unreachable is not None:
-            held = names if names is not None else [file.name for file in self.folder.glob("*.safetensors")]
-            return {name: _cached(self.folder / name) for name in sorted(held) if (self.folder / name).is_file()}
-        if names is None:
-            names = sorted(name for name in self.listed if name.endswith(".safetensors") and "/" not in name)
+            return {name: _cached(self.folder / name) for name in names if (self.folder / name).is_file()}
         missing = [name for name in names if name not in self.listed]
         if missing:
             raise InputError(
@@ -55,6 +52,11 @@ class Snapshot:
                 f"repository, first {missing[0]}: choose another --revision"
             )
         return {name: self.listed[name] for name in names}
+
+    @property
+    def _names(self) -> list[str]:
+        held = [file.name for file in self.folder.iterdir()]
+        return weight_names(held if self.unreachable is not None else self.listed.keys(), self.folder)
 
     @property
     def missing(self) -> dict[str, int]:
@@ -72,7 +74,7 @@ class Snapshot:
         Raises InputError where they cannot be had.
         """
         if self.revision is not None:
-            _download(self.source, self.revision, shard_names(self.folder) or ["*.safetensors"], self.unreachable)
+            _download(self.source, self.revision, self._names, self.unreachable)
         weight_files(self.folder)
 
     def digest(self) -> str:

@@ -101,6 +101,7 @@ def test_a_missing_shard(refuse: Refuse, tmp_path: Path) -> None:
     ["{", "[]", '{"weight_map": {}}', '{"weight_map": {"a": 3}}', '{"weight_map": {"a": "../x.safetensors"}}'],
 )
 def test_a_corrupt_index(content: str, refuse: Refuse, folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
     (folder / INDEX).write_text(content)
     assert f"{INDEX} is not a readable index of shards" in refuse(folder)
 

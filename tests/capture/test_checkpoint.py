@@ -84,6 +84,21 @@ def test_the_files_of_a_sharded_checkpoint_are_those_of_its_index(sharded: Path)
     assert [file.name for file in weight_files(sharded)] == [f"model-0000{n}-of-00003.safetensors" for n in (1, 2, 3)]
 
 
+def test_a_whole_file_comes_first_and_what_lies_beside_it_is_none(sharded: Path) -> None:
+    for name in ("model", "consolidated", "adapter_model"):
+        (sharded / f"{name}.safetensors").write_bytes(b"")
+    assert [file.name for file in weight_files(sharded)] == ["model.safetensors"]
+
+
+def test_weights_under_a_name_that_transformers_does_not_look_for_are_refused(
+    checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(checkpoint("qwen3"), tmp_path / "model")
+    (folder / "model.safetensors").rename(folder / "consolidated.safetensors")
+    with pytest.raises(InputError, match=r"holds consolidated\.safetensors, but neither .* rename it to model\.saf"):
+        weight_files(folder)
+
+
 def test_missing_shards_are_counted_and_the_first_is_named(sharded: Path) -> None:
     for number in (2, 3):
         (sharded / f"model-0000{number}-of-00003.safetensors").unlink()

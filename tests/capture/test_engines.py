@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from capture.coupling import coupling_of
 from capture.model_facts import build_skeleton
@@ -59,6 +62,24 @@ def test_same_bits_as_resident(
     assert names == sorted(run.group.array_keys())
     assert [array for array in names if run.read(array).tobytes() != resident.read(array).tobytes()] == []
     assert not (tmp_path / "run.zarr" / ".resume").exists()
+
+
+@pytest.mark.parametrize("engine", ["resident", "streamed"])
+def test_the_weights_are_those_that_transformers_takes(
+    engine: str, captured: Callable[..., Run], checkpoint: Callable[[str], Path], text: Path, tmp_path: Path
+) -> None:
+    """Not those of an index beside the whole file, nor of other files, though their tensors have the right names."""
+    folder = shutil.copytree(checkpoint("llama"), tmp_path / "model")
+    other = {name: 2 * tensor for name, tensor in load_file(folder / "model.safetensors").items()}
+    for name in ("model-00001-of-00001", "zzz"):
+        save_file(other, folder / f"{name}.safetensors", {"format": "pt"})
+    index = {"weight_map": dict.fromkeys(other, "model-00001-of-00001.safetensors")}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    flags = ("--engine", engine, "--sequences", SEQUENCES, "--length", POSITIONS, "--batch-size", BATCH_SIZE)
+    assert capture(folder, tmp_path / "run.zarr", text, *flags) == 0
+    run, alone = Run(tmp_path / "run.zarr"), captured("llama", batch_size=BATCH_SIZE)
+    for array in alone.group.array_keys():
+        assert run.read(array).tobytes() == alone.read(array).tobytes(), array
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
