@@ -154,7 +154,6 @@ class Captures:
 def capturing_processes(environment: Mapping[str, str] = os.environ, wrapper: Sequence[str] = ()) -> Iterator[Captures]:
     """What makes requests of a process that ends with the context.
 
-
     It is started by the command ``wrapper``, which must become it.
     """
     root = Path(__file__).resolve().parents[2]
