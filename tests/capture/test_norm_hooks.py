@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,8 +25,9 @@ from capture.norms import norm_rule, with_norms
 from capture.plan import CapturePlan
 from capture.sites import Site
 from schemas import ENCODINGS, Run, open_run, recover_residual
-from schemas.errors import CaptureError, StoreError
+from schemas.errors import CaptureError, CorruptChunkError, StoreError
 from schemas.layout import Dimensions, plan_arrays
+from schemas.run import RunWriter
 from tests.capture.captures import POSITIONS, SEQUENCES, capture
 from tests.capture.made_up import FACTS
 from tests.checkpoints import ARCHITECTURES
@@ -318,3 +322,69 @@ def test_what_is_not_kept_is_not_recovered(
     kept = np.abs(open_run(captured("qwen3").path).ln_mlp[1, 0].values) >= 0.5
     np.testing.assert_array_equal(recover_residual(Run(store), "ln_mlp", 1, 0), np.where(kept, whole, np.nan))
     assert 0.1 < kept.mean() < 0.9
+
+
+# --- the store -------------------------------------------------------------------------------------------------------
+
+
+def test_a_gain_that_is_missing_is_damage(captured: Callable[..., Run], tmp_path: Path) -> None:
+    shutil.copytree(captured("llama").path, tmp_path / "run.zarr")
+    (tmp_path / "run.zarr" / "ln_mlp_gain" / "c.1.0").unlink()
+    run = Run(tmp_path / "run.zarr")
+    assert np.isfinite(run.read("ln_mlp_gain", (0,))).all()
+    with pytest.raises(CorruptChunkError, match=r"ln_mlp_gain/c\.1\.0 \(layer 1\) is damaged: the file is missing"):
+        run.read("ln_mlp_gain")
+
+
+def test_gains_are_on_disk_before_any_commit(
+    checkpoint: Callable[[str], Path], text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slow write of the first batch's: later batches, which do not write it, wait for it too."""
+    done: list[str] = []
+    write, commit = RunWriter.write, RunWriter.commit
+
+    def slow_write(self: RunWriter, name: str, *arguments: Any) -> None:
+        if name.endswith("_gain"):
+            time.sleep(0.1)
+        write(self, name, *arguments)
+        done.append(name)
+
+    def seen_commit(self: RunWriter, *arguments: Any) -> None:
+        commit(self, *arguments)
+        done.append("commit")
+
+    monkeypatch.setattr(RunWriter, "write", slow_write)
+    monkeypatch.setattr(RunWriter, "commit", seen_commit)
+    monkeypatch.setattr("os.cpu_count", lambda: 8)  # four writers
+    assert capture(checkpoint("llama"), tmp_path / "run.zarr", text, "--sequences", 3, "--length", 24) == 0
+    gains = [place for place, name in enumerate(done) if name.endswith("_gain")]
+    assert len(gains) == 2 * ARCHITECTURES["llama"].layer_count  # once, not for every batch
+    assert max(gains) < done.index("commit")
+
+
+def test_a_store_of_format_1_0_is_finished_without_norms(
+    checkpoint: Callable[[str], Path], captured: Callable[..., Run], text: Path, tmp_path: Path
+) -> None:
+    whole, path = captured("llama"), tmp_path / "run.zarr"
+    shutil.copytree(whole.path, path)
+    root = json.loads((path / "zarr.json").read_text())
+    root.pop("consolidated_metadata", None)
+    root["attributes"]["format_version"] = "1.0"
+    for site in root["attributes"]["sites"].values():
+        del site["norm"]
+        site["modules"] = list(site["modules"])
+    (path / "zarr.json").write_text(json.dumps(root))
+    for array in path.glob("ln_*_*"):
+        if array.name.endswith(("_rms", "_gain")):
+            shutil.rmtree(array)
+    (path / "committed" / "c.0.1").unlink()
+    assert Run(path).complete_sequences() == [0, 2]
+    assert capture(checkpoint("llama"), path, text, "--sequences", SEQUENCES, "--length", POSITIONS) == 0
+    run = Run(path)
+    assert run.info.format_version == "1.0"
+    names = set(run.group.array_keys())
+    assert set(whole.group.array_keys()) - names == {f"ln_{s}_{q}" for s in ("attn", "mlp") for q in ("rms", "gain")}
+    for name in names:
+        assert run.read(name).tobytes() == whole.read(name).tobytes(), name
+    with pytest.raises(StoreError, match=r"no norm for ln_attn of layer 0 \(none was looked for\)"):
+        recover_residual(run, "ln_attn", 0, 0)

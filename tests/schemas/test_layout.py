@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from schemas.bits import ENCODINGS, Encoding
 from schemas.layout import MAX_CHUNK_BYTES, Dimensions, plan_arrays
+from schemas.provenance import NormInfo
 
 dimensions = st.builds(
     Dimensions,
@@ -19,19 +20,23 @@ dimensions = st.builds(
     features=st.integers(1, 16384),
 )
 encodings = st.sampled_from(list(ENCODINGS.values()))
+norms = st.sampled_from([NormInfo(kind=kind, bias=bias) for kind in (None, "rms", "layer") for bias in (None, "bias")])
 sites = st.lists(st.sampled_from(["ln_attn", "ln_mlp", "residual"]), min_size=1, max_size=3, unique=True)
 
 
-@given(dimensions, sites, encodings, st.booleans())
+@given(dimensions, sites, encodings, st.booleans(), norms)
 def test_chunks_are_small_whole_and_of_one_sequence(
-    sizes: Dimensions, chosen: list[str], encoding: Encoding, slices: bool
+    sizes: Dimensions, chosen: list[str], encoding: Encoding, slices: bool, norm: NormInfo
 ) -> None:
-    specs = plan_arrays(sizes, chosen, encoding, slices=slices)
+    specs = plan_arrays(sizes, chosen, encoding, norms={chosen[0]: norm}, slices=slices)
     assert len({spec.name for spec in specs}) == len(specs)
     for spec in specs:
         assert spec.shape == tuple(sizes.size(dim) for dim in spec.dims)
         assert math.prod(spec.chunks) * spec.dtype.itemsize <= MAX_CHUNK_BYTES
         assert all(1 <= chunk <= size for chunk, size in zip(spec.chunks, spec.shape, strict=True))
+        if spec.name.endswith(("_gain", "_bias")):  # the model's: a chunk a layer
+            assert spec.chunks == (1, sizes.features)
+            continue
         assert spec.chunks[spec.dims.index("sequence")] == 1
         if spec.name in chosen:
             assert spec.chunks[:2] == (1, 1)
@@ -39,6 +44,18 @@ def test_chunks_are_small_whole_and_of_one_sequence(
             if spec.raw_bytes // (sizes.layers * sizes.sequences) <= MAX_CHUNK_BYTES:
                 assert spec.chunks[2] == sizes.positions
     assert ({spec.name for spec in specs} >= set(chosen)) == slices
+
+
+@given(dimensions, sites, encodings, norms)
+def test_a_norm_has_arrays_of_its_kind(
+    sizes: Dimensions, chosen: list[str], encoding: Encoding, norm: NormInfo
+) -> None:
+    site = chosen[-1]
+    without = {spec.name for spec in plan_arrays(sizes, chosen, encoding)}
+    added = {spec.name for spec in plan_arrays(sizes, chosen, encoding, norms={site: norm})} - without
+    statistics = {None: set(), "rms": {"rms", "gain"}, "layer": {"mean", "std", "gain"}}[norm.kind]
+    bias = {"bias"} if norm.kind and norm.bias else set()
+    assert added == {f"{site}_{quantity}" for quantity in statistics | bias}
 
 
 small = st.builds(
