@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from capture.entrances import trace_entrances
 from capture.model_facts import build_skeleton
@@ -94,6 +95,22 @@ def test_a_traced_model_is_left_as_it_was(checkpoint: Callable[[str], Path]) -> 
     assert len(hooks) == 1
     assert not any("forward" in vars(module) for module in model.modules())
     assert model.training
+
+
+def test_a_norm_that_runs_again_before_its_site_is_not_taken_for_it(
+    checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forward(self: Any, hidden_states: torch.Tensor, **others: Any) -> torch.Tensor:
+        normed = self.input_layernorm(hidden_states)
+        scale = self.input_layernorm(hidden_states * 2)
+        hidden_states = hidden_states + self.self_attn(hidden_states=normed, **others)[0] * scale
+        return hidden_states + self.mlp(self.post_attention_layernorm(hidden_states))
+
+    monkeypatch.setattr(LlamaDecoderLayer, "forward", forward)
+    attn, mlp = sites_of("llama", checkpoint).values()
+    assert attn.norm == NormInfo(reason="what enters model.layers.*.self_attn is no module's output")
+    assert mlp.norm is not None
+    assert mlp.norm.kind == "rms"
 
 
 def test_a_model_that_does_not_run_without_weights_has_no_norms_and_says_so(
