@@ -77,7 +77,11 @@ BASE_BYTES = 425 * 2**20
 DATASETS_BYTES = 90 * 2**20
 """The datasets library, which texts of the Hub are read with."""
 EXPERTS_BYTES = 120 * 2**20
-"""What oneDNN and the heap keep of matrix products of ever other sizes, of tokens that met an expert."""
+"""What oneDNN and the heap keep, at most, of matrix products of ever other sizes, of tokens that met an expert."""
+LEAST_EXPERTS_BYTES = 40 * 2**20
+"""The same where the products are small: code that is loaded and made for them, 45 to 65 MiB in tiny mixtures."""
+EXPERTS_KEPT = 8
+"""Of what one layer's experts take and give for a batch, how many times as much is kept beside that, up to the most."""
 
 FLOAT32 = 4
 SCORE_TENSORS = 3
@@ -171,7 +175,16 @@ def memory(workload: Workload) -> Memory:
 
 
 def _base(load: Workload) -> int:
-    return BASE_BYTES + DATASETS_BYTES * load.datasets + EXPERTS_BYTES * (load.facts.experts is not None)
+    kept = 0
+    if load.facts.experts is not None:
+        routed = load.batch_size * load.dimensions.positions * load.encoding.itemsize * _routed(load)
+        kept = min(EXPERTS_BYTES, LEAST_EXPERTS_BYTES + EXPERTS_KEPT * routed)
+    return BASE_BYTES + DATASETS_BYTES * load.datasets + kept
+
+
+def _routed(load: Workload) -> int:
+    """Values of a token in its experts: they are given rows of their own, and give such."""
+    return (load.facts.top_k or 0) * (load.facts.expert_features + 4 * load.dimensions.features)
 
 
 def _work(load: Workload) -> int:
@@ -182,9 +195,8 @@ def _work(load: Workload) -> int:
     # Logits in the model's dtype, in float32 where that is another, and their logarithms.
     copies = itemsize + FLOAT32 * (1 + (itemsize != FLOAT32))
     logits = load.batch_size * block * facts.vocabulary_size * copies
-    # Norms compute in float32; experts are given rows of their own, and give such.
-    routed = (facts.top_k or 0) * (facts.expert_features + 4 * d.features)
-    layer = 6 * hidden + tokens * itemsize * max(facts.widest_features, routed)
+    # Norms compute in float32.
+    layer = 6 * hidden + tokens * itemsize * max(facts.widest_features, _routed(load))
     if facts.attention_implementation == "eager":
         layer += load.batch_size * facts.attention_heads * d.positions**2 * SCORE_TENSORS * itemsize
     held = 2 * load.sites * hidden  # position peaks, slices on their way to the disk
