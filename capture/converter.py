@@ -44,6 +44,7 @@ class Converter:
         from transformers.conversion_mapping import get_model_conversion_mapping
 
         self.model = skeleton.model
+        self.config = skeleton.config
         self.dtype = skeleton.dtype
         self.is_mxfp4 = skeleton.facts.quantisation == "mxfp4"
         self._quantizer = _dequantizer(skeleton)

@@ -14,6 +14,7 @@ import torch
 
 from capture.converter import Converter
 from capture.placement import NotPlacementError, Piece, Tagged, tagged
+from capture.quantisation import uneven_blocks
 from capture.shards import Shards, StoredTensor
 from capture.sites import decoder_layers
 from schemas.errors import InputError
@@ -108,6 +109,9 @@ class Recipes:
                     dtype = str(quantised[0].part.dtype).removeprefix("torch.")
                     return Recipe(wrong=f"it holds {dtype}, and config.json names no quantisation that explains it")
             return Recipe(targets, placed=True)
+        uneven = uneven_blocks(self.converter.config, {each.name: each.shape for each in stored})
+        if uneven is not None:
+            return Recipe(wrong=uneven)
         shapes = {each.name: torch.empty(each.shape, dtype=each.dtype, device="meta") for each in stored}
         converted = self.converter.convert(shapes, device="meta")
         if converted.wrong:

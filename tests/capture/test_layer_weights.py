@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, FineGrainedFP8Config, Mxfp4Config
 from capture import arena, comparison, placement
 from capture.layer_weights import LayerWeights
 from capture.model_facts import build_skeleton
+from schemas.errors import InputError
 from tests.checkpoints import ARCHITECTURES, write_checkpoint
 
 CPU = torch.device("cpu")
@@ -241,3 +242,15 @@ def test_float8_blocks_are_dequantised_as_transformers_does(architecture: str, t
     name = "model.layers.0.self_attn.o_proj.weight"
     scale = tensors[f"{name}_scale_inv"].repeat_interleave(16, 0).repeat_interleave(16, 1)
     assert model.get_parameter(name).equal((tensors[name].float() * scale).bfloat16())
+
+
+def test_float8_blocks_that_end_beyond_a_weight_are_refused(tmp_path: Path) -> None:
+    """transformers would take two blocks of 20 in 32 rows for two of 16."""
+    folder = write_checkpoint(tmp_path / "llama", "llama")
+    quantised_to_float8(folder)
+    LayerWeights(folder, build_skeleton(folder, "auto"), CPU)
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"]["weight_block_size"] = [20, 16]
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"\w_proj\.weight in .*: float8 blocks of \[20, 16\] do not divide"):
+        LayerWeights(folder, build_skeleton(folder, "auto"), CPU)
