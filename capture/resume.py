@@ -13,6 +13,7 @@ import json
 import re
 import shutil
 import uuid
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -55,7 +56,8 @@ class LayerCheckpoints:
                     self._folder.mkdir(exist_ok=True)
                     flush(self._folder.parent)
                 try:
-                    save_file(kept, draft, {"done": str(done), "sequences": _described(batch, wanted)})
+                    about = {"done": str(done), "sequences": _described(batch, wanted)}
+                    save_file(kept, draft, {**about, "crc32": _checksum(str(done), kept)})
                 except SafetensorError as error:  # which an OSError becomes there
                     cause = re.search(r"os error (\d+)", str(error))
                     raise OSError(int(cause[1]) if cause else errno.EIO, f"{draft}: {error}") from error
@@ -70,15 +72,18 @@ class LayerCheckpoints:
     ) -> tuple[int, torch.Tensor, dict[str, torch.Tensor]]:
         """(layers done, hidden states, position peaks) of ``batch``; (0, ``hidden``, {}) where none are kept.
 
-        A file that cannot be read, of another shape, or made while other sequences of the batch were written, counts as
-        none: the batch starts again from its first layer.
+        A file that cannot be read or is damaged, of another shape, or made while other sequences of the batch were
+        written, counts as none: the batch starts again from its first layer.
         """
         from safetensors import SafetensorError, safe_open
 
         with contextlib.suppress(OSError, SafetensorError, ValueError, KeyError, TypeError):
             with safe_open(self._file(batch, wanted), framework="pt") as stream:
                 about = stream.metadata()
-                kept = {name: stream.get_tensor(name).to(hidden.device) for name in [HIDDEN, *sites]}
+                kept = {name: stream.get_tensor(name) for name in [HIDDEN, *sites]}
+                if about["crc32"] != _checksum(about["done"], kept):
+                    return 0, hidden, {}
+                kept = {name: tensor.to(hidden.device) for name, tensor in kept.items()}
             fits = kept[HIDDEN].shape == hidden.shape and kept[HIDDEN].dtype == hidden.dtype
             if fits and about["sequences"] == _described(batch, wanted):
                 return int(about["done"]), kept.pop(HIDDEN), kept
@@ -100,3 +105,11 @@ class LayerCheckpoints:
 
 def _described(batch: range, wanted: Sequence[int]) -> str:
     return json.dumps([batch.start, batch.stop, list(wanted)])
+
+
+def _checksum(done: str, tensors: Mapping[str, torch.Tensor]) -> str:
+    """Of ``done`` and the bytes of ``tensors``: safetensors has none, and what is kept decides all later layers."""
+    found = zlib.crc32(done.encode())
+    for name in sorted(tensors):
+        found = zlib.crc32(tensors[name].reshape(-1).view(torch.uint8).numpy().data, found)
+    return f"{found:08x}"

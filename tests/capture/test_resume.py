@@ -71,6 +71,16 @@ def test_a_damaged_file_counts_as_none(damage: bytes | None, store: Path) -> Non
     assert LayerCheckpoints(RunWriter(store)).load(range(2), [0, 1], EMPTY, SITES)[0] == 0
 
 
+@pytest.mark.parametrize("where", [b'"done":"2', b"\x07\x00", b"\xe0\x40"])  # in the header, a peak, hidden states
+def test_one_flipped_bit_counts_as_none(where: bytes, store: Path) -> None:
+    keep(LayerCheckpoints(RunWriter(store)), range(2), [0, 1], 2, 7.0)
+    (file,) = (store / ".resume").iterdir()
+    data = bytearray(file.read_bytes())
+    data[data.rindex(where) + len(where) - 1] ^= 1
+    file.write_bytes(data)
+    assert LayerCheckpoints(RunWriter(store)).load(range(2), [0, 1], EMPTY, SITES)[0] == 0
+
+
 def test_a_worker_deletes_its_own_and_the_last_one_the_folder(store: Path) -> None:
     writers = RunWriter(store), RunWriter(store)
     first, second = map(LayerCheckpoints, writers)
