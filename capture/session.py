@@ -1,4 +1,4 @@
-"""One capture from start to end: find the model, plan, cut the text, open or create the store, run, report."""
+"""One capture from start to end: prepare, cut the text, open or create the store, run, report."""
 
 from __future__ import annotations
 
@@ -6,92 +6,43 @@ import contextlib
 import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 
-from capture.checkpoint import find_model
-from capture.compression import as_stored, parse_codecs
+from capture.compression import as_stored
 from capture.corpus import (
-    Bos,
     Corpus,
     WindowSettings,
     load_tokenizer,
-    parse_overlap,
     read_corpus,
     require_vocabulary,
     tokenizer_digest,
 )
-from capture.coupling import coupling_of
-from capture.destination import Destination
-from capture.device import available_memory_bytes, choose_device, devices_of
-from capture.download import find_download
+from capture.device import available_memory_bytes
 from capture.engines.lockstep import capture_lockstep
 from capture.engines.resident import capture_resident, load_model, placement
 from capture.engines.streamed import capture_streamed
-from capture.experts import find_routing
 from capture.layer_weights import LayerWeights
-from capture.model_facts import build_skeleton
-from capture.norms import with_norms
-from capture.part import DEFAULT_SEQUENCES, Part, parse_part, whole_command
+from capture.part import Part, whole_command
 from capture.passing_shards import EvictingWeights, remove_shards
-from capture.plan import (
-    CapturePlan,
-    choose_engine,
-    describe_plan,
-    make_plan,
-    routing_in_words,
-    shortfalls,
-    windows_in_words,
-)
-from capture.presets import PRESETS
+from capture.plan import CapturePlan, routing_in_words, windows_in_words
+from capture.preparation import CaptureSettings, Prepared, missing_sequences, prepare
 from capture.progress import Progress
 from capture.record import describe_run
 from capture.resume import LayerCheckpoints
 from capture.sink import Sink
-from capture.sites import Site, find_sites
-from capture.snapshot import find_snapshot
 from capture.summary import summarise
-from capture.text import TextSource, parse_text, pinned
-from schemas.bits import encoding_named
+from capture.text import TextSource, pinned
 from schemas.create import create_run, remove_drafts
-from schemas.errors import CapacityError, InputError, SignatureError, StoreExistsError
+from schemas.errors import CapacityError, SignatureError, StoreExistsError
 from schemas.provenance import CorpusInfo, RunInfo, differences
-from schemas.retention import parse_retention
 from schemas.run import Run, RunWriter
 
 __all__ = ["CaptureSettings", "run_capture"]
-
-
-@dataclass(frozen=True)
-class CaptureSettings:
-    """What the command line asked for; None where a flag was left to its default."""
-
-    model: str
-    command: tuple[str, ...]
-    revision: str | None = None
-    store: str | None = None
-    text: str = "fineweb-edu"
-    sequences: str = str(DEFAULT_SEQUENCES)
-    length: int = 2048
-    overlap: str = "0%"
-    bos: Bos = "auto"
-    dtype: str = "auto"
-    device: str = "auto"
-    batch_size: int | None = None
-    engine: str = "auto"
-    keep: str = "slices"
-    codec: str | None = None
-    sites: tuple[str, ...] | None = None
-    seed: int | None = None
-    overwrite: bool = False
-    evict: bool = False
-    dry_run: bool = False
-    quiet: bool = False
 
 
 def run_capture(settings: CaptureSettings) -> int:
@@ -101,126 +52,82 @@ def run_capture(settings: CaptureSettings) -> int:
     """
     started = time.monotonic()
     _quieten_transformers(settings)
-    text = parse_text(settings.text)
-    overlap = parse_overlap(settings.overlap)
-    retention = parse_retention(settings.keep)
-    source = find_model(settings.model)
-    device = choose_device(settings.device)
-    destination = Destination(settings.store or source.default_store, overwrite=settings.overwrite)
-    store, existing = destination.path, destination.run
-
-    part = parse_part(settings.sequences, existing.info.corpus.sequences if existing else None)
-    held = existing.info.model if existing else None
-    snapshot = find_snapshot(source, settings.revision, held.revision if held and held.id == source.id else None)
-    if settings.evict and snapshot.revision is None:
-        raise InputError(f"--evict: --model {settings.model} is a local checkpoint, of which nothing is removed")
-    folder = snapshot.folder
-    preset_dtype = PRESETS[source.preset].dtype if source.preset else None
-    dtype = preset_dtype or "auto" if settings.dtype == "auto" else settings.dtype
-    skeleton = build_skeleton(folder, dtype)
-    encoding = encoding_named(str(skeleton.dtype).removeprefix("torch."))
-    batch_size = settings.batch_size
-    if batch_size is None:  # resuming keeps the batch size, which may decide the last bit of a sum
-        batch_size = existing.info.software.batch_size if existing else 1
-    sites = with_norms(skeleton.model, find_sites(skeleton.model, settings.sites))
-    if existing is not None:
-        sites = _as_begun(sites, existing)
-    codecs = parse_codecs(settings.codec, [site.name for site in sites if site.alias is None])
-    plan = make_plan(
-        skeleton.facts,
-        sites,
-        encoding,
-        part=part,
-        length=settings.length,
-        batch_size=batch_size,
-        coupling=coupling_of(skeleton.model, settings.length),
-        routing=find_routing(skeleton.model) if skeleton.facts.experts else None,
-        retention=retention,
-        codecs=codecs,
-        datasets=text.is_remote,
-    )
-    devices = devices_of(device)
-    if existing is not None:
-        plan = replace(plan, arrays=as_stored(plan.arrays, existing, codecs))
-    available = available_memory_bytes(*devices)
-    plan = choose_engine(plan, settings.engine, available, evict=settings.evict)
-    if plan.engine != "resident":  # only a whole model is spread
-        available = available_memory_bytes(devices[0])
-    disk_free = destination.free_bytes
-    download = find_download(snapshot, store, disk_free, plan, evict=settings.evict)
+    prepared = prepare(settings)
     if settings.dry_run:
-        print(
-            describe_plan(
-                plan,
-                model=settings.model,
-                store=str(store),
-                device=str(device),
-                available_bytes=available,
-                disk_free_bytes=disk_free,
-                download=None if download is None else str(download),
-            )
-        )
-    if existing is None or _missing(existing, part):
-        reasons = shortfalls(plan, available, disk_free)
-        if download is not None and (reason := download.shortfall(plan.certain_bytes)):
-            reasons.append(reason)
-        if reasons:
-            raise CapacityError("; ".join(reasons))
+        print(prepared.description())
+    if reasons := prepared.shortfalls():
+        raise CapacityError("; ".join(reasons))
     if settings.dry_run:
         return 0
-
-    windows = WindowSettings(part.whole, settings.length, overlap, settings.bos, settings.seed)
-    corpus, corpus_info = _corpus(text, folder, windows, existing)
-    require_vocabulary(corpus, skeleton.facts.vocabulary_size, folder)
-    if not settings.evict or snapshot.unreachable is not None:
-        snapshot.fetch()
-    info = describe_run(snapshot, plan, corpus_info, device, whole_command(settings.command, part))
-    if existing is not None:
-        _require_same(existing, info)
-    missing = _missing(existing, part)
+    corpus, info = _read_corpus(prepared)
+    if prepared.existing is not None:
+        _require_same(prepared.existing, info)
+    store, part, missing = prepared.store, prepared.part, prepared.missing
     if missing:
-        if existing is not None:
-            _require_arrays(existing, plan)
-        _say(settings, _opening_line(store, plan, part, device, len(part.sequences) - len(missing)))
-        if plan.routing is not None and (plan.routing.absent or plan.routing.peak_absent):
-            _say(settings, f"routing: {routing_in_words(plan.routing)}")
-        # Before the store is made or replaced: a checkpoint that cannot be loaded leaves everything as it was.
-        weights: Any = None
-        model = None
-        if plan.engine == "resident":
-            free = {each: available_memory_bytes(each) for each in devices}
-            model = load_model(folder, skeleton, device, placement(plan, free))
-        elif settings.evict:
-            weights = EvictingWeights(snapshot, store, skeleton, device)
-        else:
-            weights = LayerWeights(folder, skeleton, device)
-        if existing is None:
-            destination.clear()
-            missing = _missing(_made_or_joined(store, info, plan, corpus, codecs), part)
-        writer = RunWriter(store)
-        checkpoints = LayerCheckpoints(writer)
-        with (
-            contextlib.closing(weights.shards) if weights is not None else contextlib.nullcontext(),
-            Progress(part, len(part.sequences) - len(missing), quiet=settings.quiet) as progress,
-            Sink(writer, plan, committed=progress.advance) as sink,
-        ):
-            if not missing:
-                pass  # a worker that made the store meanwhile filled this part, too
-            elif weights is None:
-                capture_resident(model, plan, corpus.token_id, missing, sink, skeleton.dtype, device)
-            elif plan.engine == "lockstep":
-                capture_lockstep(weights, plan, corpus.token_id, missing, sink, skeleton.dtype, device)
-            else:
-                capture_streamed(weights, plan, corpus.token_id, missing, sink, checkpoints, skeleton.dtype, device)
-        checkpoints.remove()
-        writer.sweep()
-        remove_drafts(store)
+        missing = _execute(prepared, corpus, info, missing)
     else:
         what = store if part.is_whole else f"sequences {part} in {store}"
         _say(settings, f"{what} {'is' if part.is_whole else 'are'} complete already; nothing to compute")
     remove_shards(store)
     print(summarise(store, time.monotonic() - started, len(missing), part))
     return 0
+
+
+def _read_corpus(prepared: Prepared) -> tuple[Corpus, RunInfo]:
+    """The windows of text, and what the run says about itself; the checkpoint is on this machine afterwards."""
+    settings, snapshot = prepared.settings, prepared.snapshot
+    corpus, corpus_info = _corpus(prepared.text, snapshot.folder, prepared.windows, prepared.existing)
+    require_vocabulary(corpus, prepared.skeleton.facts.vocabulary_size, snapshot.folder)
+    if not settings.evict or snapshot.unreachable is not None:
+        snapshot.fetch()
+    command = whole_command(settings.command, prepared.part)
+    return corpus, describe_run(snapshot, prepared.plan, corpus_info, prepared.devices[0], command)
+
+
+def _execute(prepared: Prepared, corpus: Corpus, info: RunInfo, missing: list[int]) -> list[int]:
+    """Run the ``missing`` sequences into the store, which is made where there is none; those that were run."""
+    settings, plan, part, store = prepared.settings, prepared.plan, prepared.part, prepared.store
+    skeleton, device = prepared.skeleton, prepared.devices[0]
+    if prepared.existing is not None:
+        _require_arrays(prepared.existing, plan)
+    _say(settings, _opening_line(store, plan, part, device, len(part.sequences) - len(missing)))
+    if plan.routing is not None and (plan.routing.absent or plan.routing.peak_absent):
+        _say(settings, f"routing: {routing_in_words(plan.routing)}")
+    # Before the store is made or replaced: a checkpoint that cannot be loaded leaves everything as it was.
+    weights, model = _weights(prepared)
+    if prepared.existing is None:
+        prepared.destination.clear()
+        missing = missing_sequences(_made_or_joined(store, info, plan, corpus, prepared.codecs), part)
+    writer = RunWriter(store)
+    checkpoints = LayerCheckpoints(writer)
+    with (
+        contextlib.closing(weights.shards) if weights is not None else contextlib.nullcontext(),
+        Progress(part, len(part.sequences) - len(missing), quiet=settings.quiet) as progress,
+        Sink(writer, plan, committed=progress.advance) as sink,
+    ):
+        if not missing:
+            pass  # a worker that made the store meanwhile filled this part, too
+        elif weights is None:
+            capture_resident(model, plan, corpus.token_id, missing, sink, skeleton.dtype, device)
+        elif plan.engine == "lockstep":
+            capture_lockstep(weights, plan, corpus.token_id, missing, sink, skeleton.dtype, device)
+        else:
+            capture_streamed(weights, plan, corpus.token_id, missing, sink, checkpoints, skeleton.dtype, device)
+    checkpoints.remove()
+    writer.sweep()
+    remove_drafts(store)
+    return missing
+
+
+def _weights(prepared: Prepared) -> tuple[LayerWeights | None, Any]:
+    """(what loads one layer at a time, None), or (None, the whole model)."""
+    snapshot, skeleton, device = prepared.snapshot, prepared.skeleton, prepared.devices[0]
+    if prepared.plan.engine == "resident":
+        free = {each: available_memory_bytes(each) for each in prepared.devices}
+        return None, load_model(snapshot.folder, skeleton, device, placement(prepared.plan, free))
+    if prepared.settings.evict:
+        return EvictingWeights(snapshot, prepared.store, skeleton, device), None
+    return LayerWeights(snapshot.folder, skeleton, device), None
 
 
 def _quieten_transformers(settings: CaptureSettings) -> None:
@@ -233,11 +140,6 @@ def _quieten_transformers(settings: CaptureSettings) -> None:
 def _say(settings: CaptureSettings, line: str) -> None:
     if not settings.quiet:
         print(f"capture: {line}", file=sys.stderr, flush=True)
-
-
-def _missing(run: Run | None, part: Part) -> list[int]:
-    done = set(run.complete_sequences()) if run else set()
-    return [sequence for sequence in part.sequences if sequence not in done]
 
 
 def _made_or_joined(store: Path, info: RunInfo, plan: CapturePlan, corpus: Corpus, codecs: Mapping[str, str]) -> Run:
@@ -310,12 +212,6 @@ def _corpus(text: TextSource, folder: Path, windows: WindowSettings, existing: R
         token_sha256=corpus.token_sha256,
     )
     return corpus, info
-
-
-def _as_begun(sites: Sequence[Site], existing: Run) -> tuple[Site, ...]:
-    """``sites`` without norms where ``existing`` was begun by a version that did not look for them (format 1.0)."""
-    begun = existing.info.sites
-    return tuple(replace(s, norm=None) if s.name in begun and begun[s.name].norm is None else s for s in sites)
 
 
 def _require_arrays(existing: Run, plan: CapturePlan) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from capture import session
+from capture import preparation
 from capture.cli import build_parser, main
 from capture.plan import human_bytes
 from schemas import Run
@@ -141,7 +141,7 @@ def test_what_cannot_fit_is_refused_before_it_starts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if short == "memory":
-        monkeypatch.setattr(session, "available_memory_bytes", lambda device: 1000)
+        monkeypatch.setattr(preparation, "available_memory_bytes", lambda device: 1000)
     else:
         usage = shutil.disk_usage(tmp_path)
         monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
@@ -160,7 +160,7 @@ def test_a_finished_store_needs_no_room(
     assert capture(folder, store, text, *flags) == 0
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=0))
-    monkeypatch.setattr(session, "available_memory_bytes", lambda device: 0)
+    monkeypatch.setattr(preparation, "available_memory_bytes", lambda device: 0)
     assert capture(folder, store, text, *flags) == 0
 
 

@@ -121,7 +121,7 @@ def test_auto_takes_lockstep_where_layers_are_tied_and_says_why(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("capture.session.available_memory_bytes", lambda device: 10**6)
+    monkeypatch.setattr("capture.preparation.available_memory_bytes", lambda device: 10**6)
     command = ["--model", str(checkpoint("gemma3n")), "--text", str(text), "--store", str(tmp_path / "run.zarr")]
     assert cli.main([*command, "--device", "cpu", "--length", "16", "--dry-run"]) == 1
     output = capsys.readouterr()

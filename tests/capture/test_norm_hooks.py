@@ -18,7 +18,7 @@ from transformers.models.cohere.modeling_cohere import CohereLayerNorm
 from transformers.models.gemma3.modeling_gemma3 import Gemma3RMSNorm
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-import capture.session as session
+import capture.preparation as preparation
 from capture.hooks import SiteHooks
 from capture.norm_hooks import NormHooks
 from capture.norms import norm_rule, with_norms
@@ -121,7 +121,7 @@ def test_an_alias_shows_the_norm_of_its_source(captured: Callable[..., Run]) -> 
 
 
 def changed(monkeypatch: pytest.MonkeyPatch, change: Callable[[tuple[Site, ...]], tuple[Site, ...]]) -> None:
-    monkeypatch.setattr(session, "with_norms", lambda model, sites: change(with_norms(model, sites)))
+    monkeypatch.setattr(preparation, "with_norms", lambda model, sites: change(with_norms(model, sites)))
 
 
 def replaced(site: Site, layer: int, module: str) -> Site:
