@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from capture.compression import codecs_in_words
 from capture.coupling import APART, Coupling
+from capture.duration import Duration, duration
 from capture.estimates import Memory, Workload, loss_block_positions, memory, store_bytes
 from capture.experts import Routing
 from capture.model_facts import ModelFacts
@@ -87,21 +88,29 @@ class CapturePlan:
         return loss_block_positions(self.batch_size, self.dimensions.positions, self.facts.vocabulary_size)
 
     @property
+    def workload(self) -> Workload:
+        """What decides how much memory and time it takes."""
+        return Workload(
+            self.facts,
+            self.engine,
+            self.dimensions,
+            self.encoding,
+            self.batch_size,
+            len(self.sequences),
+            len(self.stored_sites),
+            self.coupling.argument_bytes,
+            self.datasets,
+        )
+
+    @property
     def memory(self) -> Memory:
         """What the engine needs at its peak."""
-        return memory(
-            Workload(
-                self.facts,
-                self.engine,
-                self.dimensions,
-                self.encoding,
-                self.batch_size,
-                len(self.sequences),
-                len(self.stored_sites),
-                self.coupling.argument_bytes,
-                self.datasets,
-            )
-        )
+        return memory(self.workload)
+
+    def duration(self, matmul_flops: float) -> Duration:
+        """How long it takes on a device that does so many operations a second in matrix products."""
+        raw = self.raw_bytes * len(self.sequences) // self.dimensions.sequences
+        return duration(self.workload, raw, matmul_flops)
 
 
 def choose_engine(
@@ -235,8 +244,10 @@ def describe_plan(
     available_bytes: int | None,
     disk_free_bytes: int,
     download: str | None = None,
+    time: str | None = None,
 ) -> str:
-    """The plan as lines of text, for ``--dry-run``; ``download`` says what is still to come from the Hub."""
+    """The plan as lines of text, for ``--dry-run``; ``download`` says what is still to come from the Hub,
+    ``time`` how long it takes."""
     facts, d = plan.facts, plan.dimensions
     sites = ", ".join(f"{s.name} (same tensor as {s.alias})" if s.alias else s.name for s in plan.sites)
     experts = ""
@@ -267,6 +278,7 @@ def describe_plan(
         *([("download", download)] if download else []),
         ("memory", f"about {human_bytes(plan.memory.total)} on {device} ({available} available): "
                    f"weights {human_bytes(plan.memory.weights)}, work {work}{mapped}"),
+        *([("time", time)] if time else []),
     ]  # fmt: skip
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)

@@ -23,6 +23,7 @@ from capture.plan import CapturePlan, choose_engine, describe_plan, make_plan, s
 from capture.presets import PRESETS
 from capture.sites import Site, find_sites
 from capture.snapshot import Snapshot, find_snapshot
+from capture.speed import matmul_flops
 from capture.text import TextSource, parse_text
 from schemas.bits import encoding_named
 from schemas.errors import InputError
@@ -104,6 +105,7 @@ class Prepared:
             available_bytes=self.available_bytes,
             disk_free_bytes=self.disk_free_bytes,
             download=None if self.download is None else str(self.download),
+            time=str(self.plan.duration(matmul_flops(self.devices[0], self.skeleton.dtype))),
         )
 
     def shortfalls(self) -> list[str]:
