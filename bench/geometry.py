@@ -27,8 +27,8 @@ import torch
 
 from bench.figures import Row, as_table, record_geometry
 from capture.checkpoint import find_model
-from capture.model_facts import build_skeleton
 from capture.plan import human_bytes, human_count
+from capture.preparation import CaptureSettings, prepare
 from capture.presets import PRESETS
 from tests.capture.published_configurations import PUBLISHED
 
@@ -43,6 +43,8 @@ SPARE_BYTES = 2 * 10**9
 """What a capture may take beside two layers, what is outside any layer, and the hidden states."""
 MOST_BYTES = 16 * 10**9
 """What a capture of any of the seven may take."""
+PREDICTED_WITHIN = 0.2
+"""How far the dry run's prediction of peak memory may be off."""
 READ_AT_MOST = 1.02
 """Bytes read, of those of the checkpoint: each once, and the fingerprint's samples."""
 
@@ -158,7 +160,18 @@ def measure(name: str, folder: Path, positions: int) -> tuple[Row, list[str]]:
     flags = ["--text", "pydoc", "--sequences", "1", "--length", str(positions), "--engine", "streamed"]
     dtype = PRESETS[name].dtype or "bfloat16"
     flags += ["--dtype", dtype]
-    facts = build_skeleton(checkpoint, dtype).facts
+    settings = CaptureSettings(
+        str(checkpoint),
+        (),
+        store=str(folder / "run.zarr"),
+        text="pydoc",
+        sequences="1",
+        length=positions,
+        engine="streamed",
+        dtype=dtype,
+    )
+    plan = prepare(settings).plan
+    facts, predicted = plan.facts, plan.memory.total
     hidden_bytes = 2 * positions * facts.hidden_size
     bar = 2 * facts.largest_layer_bytes + facts.outside_layers_bytes + hidden_bytes + SPARE_BYTES
     started = time.perf_counter()
@@ -178,6 +191,12 @@ def measure(name: str, folder: Path, positions: int) -> tuple[Row, list[str]]:
         for what, value, limit, over in (
             ("peak memory", human_bytes(peak), human_bytes(bar), peak > bar),
             ("peak memory", human_bytes(peak), human_bytes(MOST_BYTES), peak >= MOST_BYTES),
+            (
+                "peak memory",
+                human_bytes(peak),
+                f"{human_bytes(predicted)} as predicted, within {PREDICTED_WITHIN:.0%}",
+                abs(predicted / peak - 1) > PREDICTED_WITHIN,
+            ),
             ("bytes read", f"{part:.3f} of the checkpoint", READ_AT_MOST, part > READ_AT_MOST),
         )
         if over
@@ -188,6 +207,7 @@ def measure(name: str, folder: Path, positions: int) -> tuple[Row, list[str]]:
         "checkpoint": human_bytes(checkpoint_bytes),
         "bytes read (of it)": f"{human_bytes(read)} ({part:.3f})",
         "peak memory": human_bytes(peak),
+        "predicted": human_bytes(predicted),
         "its bar": human_bytes(bar),
         "tokens": str(positions),
         "seconds": f"{seconds:.0f}",
