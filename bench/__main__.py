@@ -17,6 +17,7 @@ BENCHMARKS = (
     "disk_offload",
     "layer_reading",
     "threshold_answers",
+    "predictions",
 )
 """Modules of this package whose ``run()`` yields comparisons, in the document's order. A new one is a name here."""
 
