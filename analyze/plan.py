@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -175,21 +174,10 @@ def _sequences(run: Run, question: Question) -> tuple[int, ...]:
         f"{'is' if 1 in (missing, total) else 'are'} missing and "
         f"{len(complete)} of {counted(committed.shape[1], 'sequence')} "
         f"{'is' if 1 in (len(complete), committed.shape[1]) else 'are'} complete. "
-        f"Finish it with: {_finishing_command(run)}"
+        f"Finish it with: {run.finishing_command()}"
     )
     if not complete:
         raise StoreError(lacking)
     if not question.partial:
         raise StoreError(f"{lacking} -- or analyse the complete sequences only with --partial")
     return complete
-
-
-def _finishing_command(run: Run) -> str:
-    """The command that the store records, for the store where it is now, and with its progress shown."""
-    words, kept = iter(run.info.command), []
-    for word in words:
-        if word == "--store":
-            next(words, None)
-        elif not word.startswith("--store=") and word not in ("-q", "--quiet"):
-            kept.append(word)
-    return shlex.join([*kept, "--store", run.path])

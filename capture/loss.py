@@ -19,13 +19,19 @@ __all__ = ["decoder_of", "token_nll"]
 
 
 def decoder_of(model: Any) -> Any:
-    """The module that turns token ids into final hidden states: ``get_decoder()``, else the base model.
+    """The module that turns token ids into final hidden states: ``get_decoder()``, else the base model, else the one
+    model inside it (Llama 4's base is named ``language_model`` and kept as ``model``).
 
     Raises CaptureError where the model names none other than itself.
     """
+    from transformers import PreTrainedModel
+
     decoder = model.get_decoder()
     if decoder is model:
         decoder = model.base_model
+    if decoder is model:
+        inside = [child for child in model.children() if isinstance(child, PreTrainedModel)]
+        decoder = inside[0] if len(inside) == 1 else model
     if decoder is model:
         raise CaptureError(f"{type(model).__name__} names no decoder of its own")
     return decoder

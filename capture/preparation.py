@@ -144,7 +144,7 @@ def prepare(settings: CaptureSettings) -> Prepared:
     sites = with_norms(skeleton.model, find_sites(skeleton.model, settings.sites))
     if existing is not None:
         sites = _as_begun(sites, existing)
-    codecs = parse_codecs(settings.codec, [site.name for site in sites if site.alias is None])
+    codecs = parse_codecs(settings.codec, [site.name for site in sites if site.alias is None and retention.slices])
     plan = make_plan(
         skeleton.facts,
         sites,

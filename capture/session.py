@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
 import sys
 import time
 from collections.abc import Mapping
@@ -231,6 +230,6 @@ def _require_same(existing: Run, wanted: RunInfo) -> None:
         listed = "\n".join(f"  {key}: {was!r} in the store, {now!r} now" for key, was, now in changed)
         raise SignatureError(
             f"{existing.path} was made with other settings:\n{listed}\n"
-            f"Continue it with: {shlex.join(existing.info.command)}\n"
+            f"Continue it with: {existing.finishing_command()}\n"
             "or give another --store, or --overwrite to replace it"
         )

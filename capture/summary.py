@@ -50,7 +50,8 @@ def summarise(store: Path, seconds: float, computed: int, part: Part) -> str:
         lines.append(f"non-finite   {total:,} values are NaN or infinite, most in {worst}")
     else:
         lines.append("non-finite   none")
-    command = shlex.join(["analyze", "--store", str(store), "--magnitude", "6"] if finished else run.info.command)
+    analyze = shlex.join(["analyze", "--store", str(store), "--magnitude", "6"])
+    command = analyze if finished else run.finishing_command()
     rest = "" if finished else " (all that is missing; or other parts of it)"
     return "\n".join([*lines, f"store        {store}", f"next         {command}{rest}"])
 

@@ -12,6 +12,7 @@ import contextlib
 import errno
 import os
 import re
+import shlex
 import threading
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
@@ -180,6 +181,16 @@ class Run:
             except Exception as cause:
                 told = "its checksum does not match" if "checksum" in str(cause) else str(cause).rstrip(".")
                 raise self._damaged(name, coordinates, told) from error
+
+    def finishing_command(self) -> str:
+        """The command that the store records, for the store where it is now, and with its progress shown."""
+        words, kept = iter(self.info.command), []
+        for word in words:
+            if word == "--store":
+                next(words, None)
+            elif not word.startswith("--store=") and word not in ("-q", "--quiet"):
+                kept.append(word)
+        return shlex.join([*kept, "--store", self.path])
 
     def committed(self) -> npt.NDArray[np.bool_]:
         """(layer, sequence) mask of the cells whose data is complete."""

@@ -113,3 +113,11 @@ def test_a_codec_of_a_site_that_is_another_one_is_refused(
     ]
     assert "there are: ln_mlp, peaks" in refused(capsys, *flags, "--codec", "ln_attn=zstd-1-shuffle")
     assert not (tmp_path / "run.zarr").exists()
+
+
+def test_a_codec_of_slices_that_are_not_kept_is_refused(
+    checkpoint: Callable[[str], Path], text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--keep", "peaks", "--codec", "ln_attn=zstd-1-shuffle")
+    assert capture(checkpoint("llama"), tmp_path / "run.zarr", text, "--length", 8, *options) == 2
+    assert "'ln_attn' is not stored here; there are: peaks" in capsys.readouterr().err

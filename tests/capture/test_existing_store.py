@@ -108,19 +108,21 @@ def test_text_that_changed_is_refused(folder: Path, store: Path, text: Path, tmp
 def test_the_refusal_names_a_command_that_continues(
     folder: Path, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Run the command that it prints, as printed, on a store that lacks a sequence."""
+    """Run the command that it prints, as printed, on a store that lacks a sequence and has been moved."""
     monkeypatch.chdir(tmp_path)
     spaced = shutil.copytree(folder, tmp_path / "a model")
     assert capture(spaced, Path("a run.zarr"), text, *FLAGS) == 0
-    whole = contents(Path("a run.zarr"))
-    RunWriter("a run.zarr").write("committed", (slice(None), 1), np.zeros(4, np.uint8))
-    assert Run("a run.zarr").complete_sequences() == [0]
-    message = refused(capsys, "--model", spaced, "--store", "a run.zarr", "--text", text, "--length", 8, "-q")
+    Path("a run.zarr").rename("moved run.zarr")
+    whole = contents(Path("moved run.zarr"))
+    RunWriter("moved run.zarr").write("committed", (slice(None), 1), np.zeros(4, np.uint8))
+    assert Run("moved run.zarr").complete_sequences() == [0]
+    message = refused(capsys, "--model", spaced, "--store", "moved run.zarr", "--text", text, "--length", 8, "-q")
     line = next(line for line in message.splitlines() if line.startswith("Continue it with: "))
     words = shlex.split(line.removeprefix("Continue it with: "))
     assert words[0] == "capture"
     assert main(words[1:]) == 0
-    assert contents(Path("a run.zarr")) == whole
+    assert contents(Path("moved run.zarr")) == whole
+    assert not Path("a run.zarr").exists()
 
 
 def test_overwrite_replaces_a_store(folder: Path, store: Path, text: Path, tmp_path: Path) -> None:

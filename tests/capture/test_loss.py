@@ -157,3 +157,12 @@ def test_the_decoder_holds_the_layers(name: str, plain_model: Callable[..., Any]
     model = plain_model(name)
     layers = model.get_submodule(ARCHITECTURES[name].layers)
     assert any(module is layers for module in decoder_of(model).modules())
+
+
+def test_a_decoder_under_another_name_than_its_base_is_found() -> None:
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    config = AutoConfig.for_model("llama4_text", vocab_size=320, intermediate_size=48, num_local_experts=2, **sizes)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    assert model.base_model is model  # Llama 4 names its base language_model and keeps it as model
+    assert decoder_of(model) is model.model
