@@ -1,8 +1,6 @@
 """What is observed of the norms that feed the sites: each token's statistics, gain and bias, and a check of it all.
 
-The check is arithmetic that must hold whatever the model computes: with y the site's stored values and x what entered
-its norm, the mean of (y / gain)^2 is rms(x)^2 / (rms(x)^2 + eps) up to the rounding of y. A hook that sees another
-tensor, or a gain that is not the one applied, breaks it, and the run stops before anything of the batch is committed.
+The run stops before anything of a batch is committed whose values are not their norms' output (``capture.norm_check``).
 """
 
 from __future__ import annotations
@@ -16,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from capture.norm_check import Applied, NormCheck, Sample
 from capture.plan import CapturePlan
 from capture.sink import Sink
 from schemas.errors import CaptureError
@@ -27,32 +26,16 @@ __all__ = ["NormHooks"]
 CHECKED_POSITIONS = 8
 """Of each sequence, evenly spread from the first, where massive activations live."""
 
-ROUNDINGS = 3
-"""Most roundings to the model's dtype between z and y: norms round z, then its product with the gain; one to spare."""
-
-SLACK = 64 * 2.0**-24
-"""Relative error of z from sums and square roots in float32."""
-
 
 @dataclass(frozen=True)
 class _Call:
-    """One call of a norm: statistics per token; at the checked positions the z that they make, and by how much more
-    than z its rounding grows; the output, and how many sites it is still to enter."""
+    """One call of a norm: statistics per token, what entered at the checked positions, the output, and how many sites
+    it is still to enter."""
 
     statistics: tuple[torch.Tensor, ...]
-    z: torch.Tensor
-    offset: torch.Tensor | float
+    entered: torch.Tensor
     output: torch.Tensor
     readers: int
-
-
-@dataclass(frozen=True)
-class _Applied:
-    """Effective gain and bias (feature,) of one norm, in float32; ``reciprocal`` is 0 for a gain of 0."""
-
-    gain: torch.Tensor
-    bias: torch.Tensor
-    reciprocal: torch.Tensor
 
 
 class NormHooks:
@@ -74,8 +57,8 @@ class NormHooks:
         self._stack = ExitStack()
         self._shape = (0, 0, 0)
         self._calls: dict[str, _Call] = {}
-        self._applied: dict[str, _Applied] = {}
-        self._checks: list[tuple[str, int, torch.Tensor, bool]] = []
+        self._applied: dict[str, Applied] = {}
+        self._checks = {name: NormCheck(name, norm) for name, norm in self._norms.items()}
         self._watching = False
 
     def __enter__(self) -> NormHooks:
@@ -99,34 +82,16 @@ class NormHooks:
         """Announce the shape of the next forward's hidden states."""
         self._shape = (sequences, positions, features)
         self._calls.clear()
-        self._checks.clear()
+        for check in self._checks.values():
+            check.clear()
         self._watching = True
 
     def check(self) -> None:
         """Raise CaptureError where what entered a site since ``expect`` is not its norm's output."""
         self._watching = False
-        if not self._checks:
-            return
-        device = self._checks[0][2].device
-        figures = torch.stack([figure.to(device) for _, _, figure, _ in self._checks]).cpu()
-        found, expected, allowed = figures.unbind(1)  # each (cell, sequence, position)
-        # A sum that overflowed, or a NaN of the model's own: those are counted in SITE_nonfinite.
-        wrong = ((found - expected).abs() > allowed) & found.isfinite() & expected.isfinite()
-        for cell, (site, layer, _, same) in enumerate(self._checks):
-            path = self._norms[site].modules[layer]
-            if bool(wrong[cell].any()):
-                sequence, position = map(int, wrong[cell].nonzero()[0])
-                is_, due, within = (float(values[cell, sequence, position]) for values in (found, expected, allowed))
-                raise CaptureError(
-                    f"{site} of layer {layer}: at position {position * self._stride} the mean of (y / gain)^2 is "
-                    f"{is_:.6g}, and by what entered {path} it is {due:.6g} (rounding: {within:.2g}). The values are "
-                    "not this norm's output. The layer is not committed; please report this architecture"
-                )
-            if not same:
-                raise CaptureError(
-                    f"{site} of layer {layer}: what entered is not what came out of {path}. The layer is not "
-                    "committed; please report this architecture"
-                )
+        for check in self._checks.values():
+            check.judge(self._stride)
+            check.clear()
 
     def site(self, site: str, layer: int, hidden: torch.Tensor) -> None:
         """Take a site's values: hand its norm's statistics, gain and bias to the sink, and the values on."""
@@ -150,25 +115,12 @@ class NormHooks:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: torch.Tensor) -> None:
             if self._watching:
                 entered = args[0] if args else next(iter(kwargs.values()))
-                self._calls[path] = _Call(*self._measured(norm, entered.reshape(self._shape)), output, readers)
+                x = entered.reshape(self._shape)
+                # A copy, as a model may change its tensors in place.
+                sampled = x[:, :: self._stride].to(torch.float32, copy=True)
+                self._calls[path] = _Call(_measured(norm, x), sampled, output, readers)
 
         return hook
-
-    def _measured(
-        self, norm: NormInfo, x: torch.Tensor
-    ) -> tuple[tuple[torch.Tensor, ...], torch.Tensor, torch.Tensor | float]:
-        """Statistics (batch, position) of ``x``; z (batch, checked position, feature); what z's rounding grows by."""
-        features, checked, eps = x.shape[-1], slice(None, None, self._stride), norm.eps or 0.0
-        if norm.kind == "rms":
-            rms = torch.linalg.vector_norm(x, dim=-1, dtype=torch.float32) / features**0.5
-            scale = (rms[:, checked].square() + eps).rsqrt()[..., None]
-            return (rms,), x[:, checked].float() * scale, 0.0
-        centred = x.float()
-        mean = centred.mean(dim=-1)
-        std = torch.linalg.vector_norm(centred - mean[..., None], dim=-1) / features**0.5
-        scale = (std[:, checked].square() + eps).rsqrt()[..., None]
-        offset = mean[:, checked, None]
-        return (mean, std), (centred[:, checked] - offset) * scale, (offset * scale).abs()
 
     def _observe(self, site: str, layer: int, norm: NormInfo, path: str, hidden: torch.Tensor) -> None:
         call = self._calls.pop(path, None)
@@ -187,29 +139,31 @@ class NormHooks:
             self._sink.observe(norm_array_name(site, quantity), layer, values)
         output = call.output.reshape(self._shape)
         same = output.data_ptr() == hidden.data_ptr() or torch.equal(output, hidden)
-        self._checks.append((site, layer, self._figures(call, applied, hidden), same))
+        statistics = tuple(values[:, :: self._stride] for values in call.statistics)
+        y = hidden[:, :: self._stride].clone()
+        self._checks[site].add(Sample(layer, call.entered, statistics, y, applied, same))
 
-    def _figures(self, call: _Call, applied: _Applied, hidden: torch.Tensor) -> torch.Tensor:
-        """(3, batch, checked position): mean of (y / gain)^2 as found, as expected, and how far apart they may be."""
-        about = torch.finfo(hidden.dtype)
-        reciprocal = applied.reciprocal
-        kept = (reciprocal != 0).float()
-        z, size = call.z * kept, call.z.abs() * kept
-        found = (hidden[:, :: self._stride].float() - applied.bias) * reciprocal
-        added = (applied.bias * reciprocal).abs()
-        error = ROUNDINGS * about.eps / 2 * (size + 2 * added) + SLACK * (size + call.offset * kept)
-        error += about.smallest_normal * about.eps * (kept + reciprocal.abs())  # the least that y can be, or lose
-        return torch.stack([found.square().mean(-1), z.square().mean(-1), ((2 * size + error) * error).mean(-1)])
-
-    def _write_applied(self, site: str, layer: int, norm: NormInfo, applied: _Applied | None) -> None:
+    def _write_applied(self, site: str, layer: int, norm: NormInfo, applied: Applied | None) -> None:
         """Gain and bias of one layer to the sink; fill where the layer has no norm."""
-        nothing = torch.full((self._shape[2],), float("nan"))
-        self._sink.observe_layer(norm_array_name(site, "gain"), layer, applied.gain if applied else nothing)
+        if applied is None:
+            nothing = torch.full((self._shape[2],), float("nan"))
+            applied = Applied(nothing, nothing, nothing)
+        self._sink.observe_layer(norm_array_name(site, "gain"), layer, applied.gain)
         if norm.bias:
-            self._sink.observe_layer(norm_array_name(site, "bias"), layer, applied.bias if applied else nothing)
+            self._sink.observe_layer(norm_array_name(site, "bias"), layer, applied.bias)
 
 
-def _applied(module: nn.Module, norm: NormInfo, hidden: torch.Tensor) -> _Applied:
+def _measured(norm: NormInfo, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Statistics (sequence, position) of ``x``, accumulated in float32."""
+    features = x.shape[-1]
+    if norm.kind == "rms":
+        return (torch.linalg.vector_norm(x, dim=-1, dtype=torch.float32).div_(features**0.5),)
+    centred = x.float()
+    mean = centred.mean(dim=-1)
+    return mean, torch.linalg.vector_norm(centred - mean[..., None], dim=-1).div_(features**0.5)
+
+
+def _applied(module: nn.Module, norm: NormInfo, hidden: torch.Tensor) -> Applied:
     """Gain and bias of ``module`` as it applies them to features like ``hidden``'s."""
     features, device = hidden.shape[-1], hidden.device
     gain = torch.ones(features, device=device)
@@ -221,4 +175,4 @@ def _applied(module: nn.Module, norm: NormInfo, hidden: torch.Tensor) -> _Applie
     # Weights may be released, or their memory used again for the next layer's: keep copies.
     gain, bias = gain.clone(), bias.clone()
     counted = gain.abs() >= torch.finfo(hidden.dtype).smallest_normal
-    return _Applied(gain, bias, torch.where(counted, 1 / gain, torch.zeros_like(gain)))
+    return Applied(gain, bias, torch.where(counted, 1 / gain, torch.zeros_like(gain)))

@@ -260,6 +260,7 @@ def residuals(dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:
     yield "one token", usual[:1, :1]
     yield "one feature alone", usual * (torch.arange(FEATURES) == 3)
     yield "far from zero", usual + 100
+    yield "very far from zero", usual + 3e4
     yield "constant", torch.full((1, 5, FEATURES), 3.0)
     if dtype != torch.float16:
         yield "1e5", massive * 1e5
