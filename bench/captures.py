@@ -14,7 +14,6 @@ import torch
 from capture.coupling import coupling_of
 from capture.engines.streamed import capture_streamed
 from capture.experts import find_routing
-from capture.layer_weights import LayerWeights
 from capture.model_facts import Skeleton
 from capture.norms import with_norms
 from capture.part import Part
@@ -22,6 +21,7 @@ from capture.plan import CapturePlan, make_plan
 from capture.resume import LayerCheckpoints
 from capture.sink import Sink
 from capture.sites import find_sites
+from capture.weights.layer_weights import LayerWeights
 from schemas.bits import encoding_named
 from schemas.create import create_run
 from schemas.retention import WHOLE, Retention

@@ -14,8 +14,8 @@ import torch
 
 from bench.geometry import checkpoint_shapes
 from bench.rounds import Comparison, compare
-from capture.layer_weights import LayerWeights
 from capture.model_facts import build_skeleton
+from capture.weights.layer_weights import LayerWeights
 from tests.capture.published_configurations import PUBLISHED
 
 __all__ = ["run"]

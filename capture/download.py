@@ -7,9 +7,9 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from capture.passing_shards import passing_bytes
 from capture.plan import CapturePlan, human_bytes
 from capture.snapshot import Snapshot
+from capture.weights.passing_shards import passing_bytes
 
 __all__ = ["Download", "find_download"]
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
-from capture.quantisation import READABLE
 from capture.routing_rules import routing_in_words
 from capture.sites import decoder_layers
+from capture.weights.quantisation import READABLE
 from schemas.errors import InputError
 
 __all__ = ["ModelFacts", "Skeleton", "build_skeleton", "expert_parameters"]

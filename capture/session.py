@@ -25,9 +25,7 @@ from capture.device import available_memory_bytes
 from capture.engines.lockstep import capture_lockstep
 from capture.engines.resident import capture_resident, load_model, placement
 from capture.engines.streamed import capture_streamed
-from capture.layer_weights import LayerWeights
 from capture.part import Part, whole_command
-from capture.passing_shards import EvictingWeights, remove_shards
 from capture.plan import CapturePlan, routing_in_words, windows_in_words
 from capture.preparation import CaptureSettings, Prepared, missing_sequences, prepare
 from capture.progress import Progress
@@ -36,6 +34,8 @@ from capture.resume import LayerCheckpoints
 from capture.sink import Sink
 from capture.summary import summarise
 from capture.text import TextSource, pinned
+from capture.weights.layer_weights import LayerWeights
+from capture.weights.passing_shards import EvictingWeights, remove_shards
 from schemas.create import create_run, remove_drafts
 from schemas.errors import CapacityError, SignatureError, StoreExistsError
 from schemas.provenance import CorpusInfo, RunInfo, differences

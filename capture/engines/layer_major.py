@@ -13,11 +13,11 @@ from typing import Any, Protocol
 
 import torch
 
-from capture.layer_weights import LayerWeights
 from capture.loss import token_nll
 from capture.observation import Observation
 from capture.plan import CapturePlan
 from capture.sink import Sink
+from capture.weights.layer_weights import LayerWeights
 
 __all__ = ["Passage", "run_layers"]
 

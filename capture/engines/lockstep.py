@@ -18,11 +18,11 @@ from greenlet import getcurrent, greenlet
 from torch import nn
 
 from capture.engines.layer_major import run_layers
-from capture.layer_weights import LayerWeights
 from capture.loss import decoder_of
 from capture.observation import observe
 from capture.plan import CapturePlan, batches
 from capture.sink import Sink
+from capture.weights.layer_weights import LayerWeights
 from schemas.errors import CaptureError
 
 __all__ = ["capture_lockstep"]

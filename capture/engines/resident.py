@@ -10,15 +10,15 @@ from typing import Any
 import numpy.typing as npt
 import torch
 
-from capture.converter import Converter
 from capture.loss import decoder_of, token_nll
 from capture.model_facts import Skeleton
 from capture.observation import observe
 from capture.plan import CapturePlan, batches
-from capture.quantisation import dequantising
-from capture.recipes import Recipes
-from capture.shards import Shards
 from capture.sink import Sink
+from capture.weights.converter import Converter
+from capture.weights.quantisation import dequantising
+from capture.weights.recipes import Recipes
+from capture.weights.shards import Shards
 from schemas.errors import CapacityError, InputError
 
 __all__ = ["capture_resident", "load_model", "placement"]

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from capture.download import Download
-from capture.passing_shards import _claim, remove_shards
+from capture.weights.passing_shards import _claim, remove_shards
 from schemas import Run
 from tests.capture.captures import contents
 from tests.capture.forked_captures import Answer, Captures, capturing_processes

@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoModelForCausalLM, FineGrainedFP8Config, Mxfp4Config
 
-from capture import arena, comparison, placement
-from capture.layer_weights import LayerWeights
 from capture.model_facts import build_skeleton
+from capture.weights import arena, comparison, placement
+from capture.weights.layer_weights import LayerWeights
 from schemas.errors import InputError
 from tests.checkpoints import ARCHITECTURES, write_checkpoint
 

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.models.gemma3n.modeling_gemma3n import Gemma3nTextMLP
 
 from capture import cli
-from capture.layer_weights import LayerWeights
+from capture.weights.layer_weights import LayerWeights
 from schemas.run import Run
 from tests.capture.captures import POSITIONS, SEQUENCES, capture
 from tests.checkpoints import VOCABULARY_SIZE, write_tokenizer

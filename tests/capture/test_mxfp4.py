@@ -7,8 +7,8 @@ import pytest
 import torch
 from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
-from capture.mxfp4 import mxfp4_table
-from capture.reading import same_bits
+from capture.weights.mxfp4 import mxfp4_table
+from capture.weights.reading import same_bits
 
 DTYPES = [torch.bfloat16, torch.float16, torch.float32]
 

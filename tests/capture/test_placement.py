@@ -9,11 +9,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from capture.mxfp4 import mxfp4_table
-from capture.placement import NotPlacementError, Tagged, tagged
-from capture.reading import Reader, place, same_bits
-from capture.recipes import Group, Recipe, Target
-from capture.shards import Shards
+from capture.weights.mxfp4 import mxfp4_table
+from capture.weights.placement import NotPlacementError, Tagged, tagged
+from capture.weights.reading import Reader, place, same_bits
+from capture.weights.recipes import Group, Recipe, Target
+from capture.weights.shards import Shards
 
 Conversion = Callable[[Sequence[torch.Tensor]], Sequence[torch.Tensor]]
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from capture.shards import Shards, StoredTensor, stored_tensors
+from capture.weights.shards import Shards, StoredTensor, stored_tensors
 from schemas.errors import InputError
 from tests.checkpoints import write_checkpoint
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from capture.checkpoint import safetensors_header
 from capture.cli import main
-from capture.shards import stored_tensors
+from capture.weights.shards import stored_tensors
 from schemas.run import Run
 from tests.checkpoints import ARCHITECTURES, write_checkpoint
 
@@ -48,7 +48,7 @@ def assert_same_bits(one: Path, other: Path) -> None:
 def test_a_crash_costs_one_layer(
     architecture: str, engine: str, layer: int, tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from capture.layer_weights import LayerWeights
+    from capture.weights.layer_weights import LayerWeights
 
     folder = write_checkpoint(tmp_path / architecture, architecture)
     assert capture(folder, text, tmp_path / "whole.zarr", "resident") == 0
@@ -139,7 +139,7 @@ def test_a_checkpoint_that_does_not_fill_the_model(
 
 
 def test_weights_are_released_after_their_layer(tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from capture.layer_weights import LayerWeights
+    from capture.weights.layer_weights import LayerWeights
 
     folder = write_checkpoint(tmp_path / "qwen3_moe", "qwen3_moe")
     held: list[int] = []

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 
 from capture.model_facts import Skeleton
-from capture.quantisation import dequantising
+from capture.weights.quantisation import dequantising
 
 __all__ = ["Converted", "Converter", "Source"]
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from capture.device import copied_aside, moment, staging_buffer
-from capture.recipes import Target
+from capture.weights.recipes import Target
 
 __all__ = ["Arenas", "Layout"]
 

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 
 import torch
 
-from capture.converter import Converter
-from capture.placement import Piece, Tagged, tagged
-from capture.reading import Views, place, same_bits
-from capture.recipes import Group
-from capture.shards import Shards
+from capture.weights.converter import Converter
+from capture.weights.placement import Piece, Tagged, tagged
+from capture.weights.reading import Views, place, same_bits
+from capture.weights.recipes import Group
+from capture.weights.shards import Shards
 
 __all__ = ["Comparison"]
 

@@ -12,10 +12,10 @@ from queue import Empty, SimpleQueue
 
 import torch
 
-from capture.mxfp4 import Mxfp4Table
-from capture.placement import Piece
-from capture.recipes import Group
-from capture.shards import Shards
+from capture.weights.mxfp4 import Mxfp4Table
+from capture.weights.placement import Piece
+from capture.weights.recipes import Group
+from capture.weights.shards import Shards
 
 __all__ = ["Reader", "place", "same_bits"]
 

@@ -18,15 +18,15 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from capture.arena import Arenas, Layout
-from capture.comparison import Comparison
-from capture.converter import Converter
 from capture.model_facts import Skeleton
-from capture.mxfp4 import mxfp4_table
-from capture.reading import Reader, Task, Views
-from capture.recipes import Group, Recipes
-from capture.shards import Shards
 from capture.sites import decoder_layers
+from capture.weights.arena import Arenas, Layout
+from capture.weights.comparison import Comparison
+from capture.weights.converter import Converter
+from capture.weights.mxfp4 import mxfp4_table
+from capture.weights.reading import Reader, Task, Views
+from capture.weights.recipes import Group, Recipes
+from capture.weights.shards import Shards
 from schemas.errors import CaptureError, InputError, OutlierFeaturesError
 
 __all__ = ["LayerWeights"]
@@ -40,8 +40,8 @@ class LayerWeights:
     """Loads and releases the weights of ``skeleton.model``, a layer at a time, and all the rest at once.
 
     After construction nothing is loaded. ``path`` and ``layers`` are the model's list of decoder layers. At most two
-    layers are loaded at any time (capture/arena.py): load the next one while one computes, and the one after that when
-    it has been released. Different layers may be loaded and released in different threads.
+    layers are loaded at any time (capture/weights/arena.py): load the next one while one computes, and the one after
+    that when it has been released. Different layers may be loaded and released in different threads.
     """
 
     def __init__(self, folder: Path, skeleton: Skeleton, device: torch.device, shards: Shards | None = None) -> None:

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 
 import torch
 
-from capture.converter import Converter
-from capture.placement import NotPlacementError, Piece, Tagged, tagged
-from capture.quantisation import uneven_blocks
-from capture.shards import Shards, StoredTensor
 from capture.sites import decoder_layers
+from capture.weights.converter import Converter
+from capture.weights.placement import NotPlacementError, Piece, Tagged, tagged
+from capture.weights.quantisation import uneven_blocks
+from capture.weights.shards import Shards, StoredTensor
 from schemas.errors import InputError
 
 __all__ = ["Group", "Recipe", "Recipes", "Target"]

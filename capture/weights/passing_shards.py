@@ -20,10 +20,10 @@ import torch
 
 from capture.checkpoint import safetensors_header
 from capture.hub import hub_error, mute_disk_warnings
-from capture.layer_weights import LayerWeights
 from capture.model_facts import Skeleton
-from capture.shards import Shards, StoredTensor, stored_tensors
 from capture.snapshot import Snapshot
+from capture.weights.layer_weights import LayerWeights
+from capture.weights.shards import Shards, StoredTensor, stored_tensors
 from schemas.durable import is_full
 from schemas.errors import CaptureError, InputError
 
