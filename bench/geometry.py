@@ -12,7 +12,6 @@ import json
 import math
 import re
 import resource
-import shutil
 import struct
 import subprocess
 import sys
@@ -26,11 +25,11 @@ import numpy as np
 import torch
 
 from bench.figures import Row, as_table, record_geometry
-from capture.checkpoint import find_model
 from capture.plan import human_bytes, human_count
 from capture.preparation import CaptureSettings, prepare
 from capture.presets import PRESETS
 from tests.capture.published_configurations import PUBLISHED
+from tests.checkpoints import VOCABULARY_SIZE, write_tokenizer
 
 __all__ = ["main", "write_sparse_checkpoint"]
 
@@ -152,11 +151,7 @@ def measure(name: str, folder: Path, positions: int) -> tuple[Row, list[str]]:
     published = PUBLISHED[name]
     checkpoint = folder / name
     checkpoint_bytes = write_sparse_checkpoint(checkpoint, published.model_type, published.config)
-    tokenizer = find_model("smollm2-135m").folder
-    if tokenizer is None:
-        raise SystemExit("make geometry needs the packaged model's tokenizer: make install")
-    for file in tokenizer.glob("tokenizer*"):
-        shutil.copy(file, checkpoint)
+    write_tokenizer(checkpoint, VOCABULARY_SIZE)  # few ids: every one is in each of the seven vocabularies
     flags = ["--text", "pydoc", "--sequences", "1", "--length", str(positions), "--engine", "streamed"]
     dtype = PRESETS[name].dtype or "bfloat16"
     flags += ["--dtype", dtype]
