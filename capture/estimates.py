@@ -93,7 +93,8 @@ class Workload:
     """What decides how much memory a capture takes.
 
     ``sites`` is how many have arrays of their own, ``sequences`` how many this process fills, ``argument_bytes`` what
-    layers are given for one sequence (``capture.coupling``), ``datasets`` whether the text is read with that library.
+    layers are given for one sequence (``capture.coupling``), ``datasets`` whether the text is read with that library,
+    ``slices`` whether they are kept.
     """
 
     facts: ModelFacts
@@ -105,6 +106,7 @@ class Workload:
     sites: int
     argument_bytes: int = 0
     datasets: bool = False
+    slices: bool = True
 
 
 @dataclass(frozen=True)
@@ -195,12 +197,14 @@ def _work(load: Workload) -> int:
     # Logits in the model's dtype, in float32 where that is another, and their logarithms.
     copies = itemsize + FLOAT32 * (1 + (itemsize != FLOAT32))
     logits = load.batch_size * block * facts.vocabulary_size * copies
-    # Norms compute in float32.
-    layer = 6 * hidden + tokens * itemsize * max(facts.widest_features, _routed(load))
+    # The residual, and what goes into and comes out of a norm or a block.
+    layer = 3 * hidden + tokens * itemsize * max(facts.widest_features, _routed(load))
     if facts.attention_implementation == "eager":
         layer += load.batch_size * facts.attention_heads * d.positions**2 * SCORE_TENSORS * itemsize
-    held = 2 * load.sites * hidden  # position peaks, slices on their way to the disk
-    return _base(load) + max(logits, layer) + held
+    peaks = (load.sites + 1) * hidden  # by position, and magnitudes that they are taken of
+    slices = load.slices * load.sites * d.layers * load.sequences * d.positions * d.features * itemsize
+    # None wait where a layer takes long, all that may where writers get little of the processor: some are expected.
+    return _base(load) + max(logits, layer) + peaks + min(QUEUE_BYTES, slices) * 2 // 5
 
 
 def _waiting(load: Workload) -> int:

@@ -100,6 +100,7 @@ class CapturePlan:
             len(self.stored_sites),
             self.coupling.argument_bytes,
             self.datasets,
+            self.retention.slices,
         )
 
     @property

@@ -8,7 +8,7 @@ import torch
 
 __all__ = ["matmul_flops"]
 
-SMALL, LARGE = (32, 1024), (256, 2048)
+SMALL, LARGE = (32, 1024), (128, 2048)
 """Tokens and features. The small product takes a CPU that computes float16 in software a quarter of a second."""
 SECONDS = 0.05
 
