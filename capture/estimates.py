@@ -209,7 +209,8 @@ def _work(load: Workload) -> int:
     peaks = (load.sites + 1) * hidden  # by position, and magnitudes that they are taken of
     slices = load.slices * load.sites * d.layers * load.sequences * d.positions * d.features * itemsize
     # None wait where a layer takes long, all that may where writers get little of the processor: some are expected.
-    return _base(load) + max(logits, layer) + peaks + min(QUEUE_BYTES, slices) // 5 + _kept_by_heap(load)
+    most = max(logits + _kept_by_heap(load), layer)  # what the heap keeps serves the next layer
+    return _base(load) + most + peaks + min(QUEUE_BYTES, slices) // 5
 
 
 def _kept_by_heap(load: Workload) -> int:
