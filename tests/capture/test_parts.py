@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import shlex
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -131,7 +130,7 @@ def test_a_part_says_what_it_did_and_what_is_left(
     assert rows["part"] == "sequences 2:4 of 6"
     assert rows["tokens"] == f"{2 * LENGTH} of {6 * LENGTH} (2 of 6 sequences x {LENGTH})"
     assert rows["perplexity"].replace(".", "").isdigit()  # of those two: the others have no losses
-    finish = shlex.join(Run(store).info.command)
+    finish = Run(store).finishing_command()
     assert "--sequences 6" in finish
     assert rows["next"] == f"{finish} (all that is missing; or other parts of it)"
     assert Run(store).complete_sequences() == [2, 3]
