@@ -6,7 +6,6 @@ parts are compared one after the other. Every tensor is read once, and placed an
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterator
 
@@ -74,9 +73,11 @@ class Comparison:
         parts: list[tuple[list[int], Regions]] = []
         chosen: list[int] = []
         size = 0
-        numbered: dict[tuple[str, ...], list[int]] = {}  # what belongs to one expert has the same numbers in its name
+        # What belongs to one expert has the same numbers in its name; the digit of Mixtral's w1 is none.
+        numbered: dict[tuple[str, ...], list[int]] = {}
         for position, name in enumerate(group.names):
-            numbered.setdefault(tuple(re.findall(r"\d+", name)), []).append(position)
+            numbers = tuple(word for word in name.split(".") if word.isdigit())
+            numbered.setdefault(numbers, []).append(position)
         left = len(numbered)
         for positions in numbered.values():
             left -= 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,7 +16,10 @@ from transformers import AutoModelForCausalLM, FineGrainedFP8Config, Mxfp4Config
 
 from capture.model_facts import build_skeleton
 from capture.weights import arena, comparison, placement
+from capture.weights.converter import Converter
 from capture.weights.layer_weights import LayerWeights
+from capture.weights.recipes import Recipes
+from capture.weights.shards import Shards
 from schemas.errors import InputError
 from tests.checkpoints import ARCHITECTURES, write_checkpoint
 
@@ -254,3 +258,24 @@ def test_float8_blocks_that_end_beyond_a_weight_are_refused(tmp_path: Path) -> N
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(InputError, match=r"\w_proj\.weight in .*: float8 blocks of \[20, 16\] do not divide"):
         LayerWeights(folder, build_skeleton(folder, "auto"), CPU)
+
+
+@pytest.mark.parametrize("name", ["olmoe", "qwen3_moe", "mixtral", "qwen3_next", "glm4_moe"])
+def test_experts_are_compared_one_by_one(
+    name: str, checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All at once takes three times their memory: with Mixtral's, more than two layers may take."""
+    monkeypatch.setattr(comparison, "PART_BYTES", 1)
+    skeleton = build_skeleton(checkpoint(name), "auto")
+    converter, shards = Converter(skeleton), Shards.in_folder(checkpoint(name))
+    experts = [
+        group
+        for index, groups in Recipes(converter, shards).groups.items()
+        for group in groups
+        if index is not None and any(".experts." in tensor for tensor in group.names)
+    ]
+    assert experts
+    for group in experts:
+        parts = [chosen for chosen, _ in comparison.Comparison(converter, shards)._parts(group)]
+        assert len(parts) == skeleton.facts.experts
+        assert sorted(position for part in parts for position in part) == list(range(len(group.names)))
