@@ -9,8 +9,9 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
-from analyze.quantities import counted, decimal_text
+from analyze.quantities import decimal_text
 from analyze.question import Question
+from analyze.sequences import analysed_sequences
 from schemas.bits import Encoding, magnitude_value, threshold_bits
 from schemas.errors import InputError, StoreError
 from schemas.layout import RESIDUAL, Dimensions, layer_peak_name, position_peak_name
@@ -93,7 +94,7 @@ def make_plan(run: Run, question: Question) -> Plan:
     count_engine = "peaks" if question.engine == "auto" else question.engine
     flag = "--details" if question.details else "--engine slices" if count_engine == "slices" else None
     _require(run, arrays, count_engine, flag)
-    sequences = _sequences(run, question)
+    sequences = analysed_sequences(run, question.partial)
     layers_total = dimensions.layers * (1 if definition.layer_unit == "block" else len(sites))
     positions_total = dimensions.positions * (len(sequences) if definition.scope == "pooled" else 1)
     share = definition.sequence_share
@@ -161,23 +162,3 @@ def _require_above_floor(run: Run, question: Question, least: int, flag: str) ->
             f"which {flag} reads, are zero below that. Ask for {floor} or more, leave out {flag}, or capture the model "
             f"again with {again}"
         )
-
-
-def _sequences(run: Run, question: Question) -> tuple[int, ...]:
-    committed = run.committed()
-    complete = tuple(int(sequence) for sequence in np.flatnonzero(committed.all(axis=0)))
-    if len(complete) == committed.shape[1]:
-        return complete
-    missing, total = int((~committed).sum()), committed.size
-    lacking = (
-        f"{run.path} is partial: {missing:,} of its {counted(total, '(layer, sequence) cell')} "
-        f"{'is' if 1 in (missing, total) else 'are'} missing and "
-        f"{len(complete)} of {counted(committed.shape[1], 'sequence')} "
-        f"{'is' if 1 in (len(complete), committed.shape[1]) else 'are'} complete. "
-        f"Finish it with: {run.finishing_command()}"
-    )
-    if not complete:
-        raise StoreError(lacking)
-    if not question.partial:
-        raise StoreError(f"{lacking} -- or analyse the complete sequences only with --partial")
-    return complete

@@ -1,0 +1,16 @@
+"""All statistics of the slices, by name. A new one is a file and a row here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from analyze.statistics.exceedances import Exceedances
+from analyze.statistics.moments import Moments
+from analyze.statistics.statistic import Statistic
+
+__all__ = ["STATISTICS"]
+
+STATISTICS: Mapping[str, type[Statistic]] = MappingProxyType(
+    {statistic.name: statistic for statistic in (Exceedances, Moments)}
+)
