@@ -1,10 +1,13 @@
 """Phase two: answer outlier criteria from a run store alone, out of core, without the model or torch.
 
 Never imports ``capture``. The names below are imported when they are first used, so that importing this package, as
-``analyze --help`` does, costs nothing.
+``analyze --help`` does, costs nothing. Everything that the command does is one of these calls.
 
->>> from analyze import answer, ask
->>> results = answer("runs/qwen3.zarr", ask("2:12:0.25", definition="llm-int8"))  # doctest: +SKIP
+>>> from analyze import outliers, sweep
+>>> int(outliers("runs/tiny.zarr", magnitude=6).outliers)
+3
+>>> sweep("runs/tiny.zarr", "6:10:2", definition="llm-int8").unique_features.values.tolist()
+[1, 1, 0]
 """
 
 from __future__ import annotations
@@ -14,13 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from analyze.answers import answer as answer
+    from analyze.asking import outliers as outliers
+    from analyze.asking import sweep as sweep
     from analyze.definitions import DEFINITIONS as DEFINITIONS
     from analyze.formats import render as render
+    from analyze.formats import render_tables as render_tables
     from analyze.question import Question as Question
     from analyze.question import ask as ask
     from analyze.results import Result as Result
-
-__all__ = ["DEFINITIONS", "Question", "Result", "answer", "ask", "render"]
+    from schemas.dataset import open_run as open_run
 
 _HOMES = {
     "DEFINITIONS": "analyze.definitions",
@@ -28,8 +33,14 @@ _HOMES = {
     "Result": "analyze.results",
     "answer": "analyze.answers",
     "ask": "analyze.question",
+    "open_run": "schemas.dataset",
+    "outliers": "analyze.asking",
     "render": "analyze.formats",
+    "render_tables": "analyze.formats",
+    "sweep": "analyze.asking",
 }
+
+__all__ = ["DEFINITIONS", "Question", "Result", "answer", "ask", "open_run", "outliers", "render", "render_tables", "sweep"]
 
 
 def __getattr__(name: str) -> Any:

@@ -21,7 +21,7 @@ from schemas.run import Run
 if TYPE_CHECKING:
     from analyze.details import Details
 
-__all__ = ["answer"]
+__all__ = ["answer", "refuse_zero_with_nan", "run_perplexity"]
 
 
 def answer(store: str | os.PathLike[str], question: Question, progress: Progress = silent_progress) -> list[Result]:
@@ -41,16 +41,16 @@ def answer(store: str | os.PathLike[str], question: Question, progress: Progress
         return sliced_peaks(run, plan, progress)
 
     tally = take_tally(plan, source)
-    _refuse_zero_with_nan(run, plan, tally.nonfinite)
+    refuse_zero_with_nan(run, plan, tally.nonfinite)
     details: Details | None = None
     if question.details:
         from analyze.details import measure_details
 
         details = measure_details(run, plan, tally.units, progress)
-    return assemble(os.fspath(store), run.info, plan, tally, details, _perplexity(run, plan))
+    return assemble(os.fspath(store), run.info, plan, tally, details, run_perplexity(run, plan))
 
 
-def _refuse_zero_with_nan(run: Run, plan: Plan, nonfinite: int) -> None:
+def refuse_zero_with_nan(run: Run, plan: Plan, nonfinite: int) -> None:
     """Raise at magnitude 0 where a NaN may be: it is no hit, and a peak of nothing but NaN is 0, which is one."""
     if nonfinite and plan.thresholds[0] == 0:
         raise InputError(
@@ -60,7 +60,7 @@ def _refuse_zero_with_nan(run: Run, plan: Plan, nonfinite: int) -> None:
         )
 
 
-def _perplexity(run: Run, plan: Plan) -> Perplexity:
+def run_perplexity(run: Run, plan: Plan) -> Perplexity:
     """That of the analysed sequences; none where the store has no losses."""
     if "token_nll" not in run:
         return Perplexity(None, 0, 0)

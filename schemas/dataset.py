@@ -48,7 +48,9 @@ def open_run(path_or_url: str | os.PathLike[str], *, decoded: bool = True, chunk
     sizes = {dim: size for held in variables.values() for dim, size in held.sizes.items()}
     coordinates = {dim: np.arange(size) for dim, size in sizes.items()}
     dataset = xr.Dataset(variables, coordinates, run.info.model_dump(mode="json"))
-    return dataset if chunks is None else dataset.chunk(chunks or _stored_chunks(dataset))
+    opened = dataset if chunks is None else dataset.chunk(chunks or _stored_chunks(dataset))
+    opened.encoding["source"] = run.path  # as xarray.open_zarr does: whoever is given the Dataset finds the run
+    return opened
 
 
 def _stored_chunks(dataset: xr.Dataset) -> Any:

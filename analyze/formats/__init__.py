@@ -1,4 +1,4 @@
-"""Output formats: a module each, with ``render(results, limit)`` that yields the text in pieces."""
+"""Output formats: a module each; ``render(results, limit)`` and ``render_tables(tables)`` yield text in pieces."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from analyze.results import Result
+    from analyze.tables import Table
 
-__all__ = ["FORMATS", "render"]
+__all__ = ["FORMATS", "render", "render_tables"]
 
 FORMATS: Mapping[str, str] = MappingProxyType(
     {
@@ -26,4 +27,10 @@ FORMATS: Mapping[str, str] = MappingProxyType(
 def render(results: Sequence[Result], form: str, limit: int | None = None) -> Iterator[str]:
     """``results`` in the format called ``form``; ``limit`` is how many features of each, None for its default."""
     pieces: Iterator[str] = importlib.import_module(FORMATS[form]).render(results, limit)
+    return pieces
+
+
+def render_tables(tables: Sequence[Table], form: str) -> Iterator[str]:
+    """``tables`` in the format called ``form``, one after another."""
+    pieces: Iterator[str] = importlib.import_module(FORMATS[form]).render_tables(tables)
     return pieces

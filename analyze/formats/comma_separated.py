@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 from analyze.quantities import decimal_text
 from analyze.results import Feature, Result
+from analyze.tables import Table, union_of_fields
 
-__all__ = ["render"]
+__all__ = ["render", "render_tables"]
 
 Plain = str | int | float | bool | None
 
@@ -74,6 +75,17 @@ def render(results: Sequence[Result], limit: int | None) -> Iterator[str]:
             continue
         for feature in result.features(limit):
             yield _csv_row([*own, *(_plain(value) for value in dataclasses.astuple(feature))])
+
+
+def render_tables(tables: Sequence[Table]) -> Iterator[str]:
+    """A row for each row of each table under one header, of several with the table's name first; no notes."""
+    names = union_of_fields(tables)
+    several = len(tables) > 1
+    yield _csv_row([*(["table"] if several else []), *names])
+    for table in tables:
+        for record in table.records():
+            own = [_plain(record.get(name)) for name in names]
+            yield _csv_row([*([table.name] if several else []), *own])
 
 
 def _csv_row(cells: Sequence[str]) -> str:

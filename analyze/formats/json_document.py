@@ -10,9 +10,10 @@ from typing import Any
 from analyze.bootstrap import RESAMPLES, SEED
 from analyze.quantities import decimal_text
 from analyze.results import Feature, Result
+from analyze.tables import Table, Value
 from analyze.wording import definition_words
 
-__all__ = ["render"]
+__all__ = ["render", "render_tables"]
 
 
 def render(results: Sequence[Result], limit: int | None = None) -> Iterator[str]:
@@ -27,6 +28,23 @@ def render(results: Sequence[Result], limit: int | None = None) -> Iterator[str]
             yield ("," if place else "") + "\n    " + json.dumps(_feature_record(feature), allow_nan=False)
         yield "\n  ]\n}"
     yield "\n]}\n"
+
+
+def render_tables(tables: Sequence[Table]) -> Iterator[str]:
+    """One object, ``{"tables": [...]}``: each with its name, title, rows as objects, and notes."""
+    yield '{"tables": ['
+    for number, table in enumerate(tables):
+        yield ("," if number else "") + f'\n{{\n  "table": {json.dumps(table.name)},'
+        yield f'\n  "title": {json.dumps(table.title)},\n  "rows": ['
+        for place, record in enumerate(table.records()):
+            values = {name: _value(value) for name, value in record.items()}
+            yield ("," if place else "") + "\n    " + json.dumps(values, allow_nan=False)
+        yield f'\n  ],\n  "notes": {json.dumps(list(table.notes))}\n}}'
+    yield "\n]}\n"
+
+
+def _value(value: Value) -> Value:
+    return _number(value) if isinstance(value, float) else value
 
 
 def _result_record(result: Result) -> dict[str, Any]:

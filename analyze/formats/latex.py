@@ -7,9 +7,10 @@ from typing import Any
 
 from analyze.columns import Column, document_columns, feature_columns, rows_of, title_of
 from analyze.results import Result
+from analyze.tables import Field, Table
 from analyze.wording import notes
 
-__all__ = ["render"]
+__all__ = ["render", "render_tables"]
 
 _LATEX = {
     **{character: "\\" + character for character in "&%$#_{}"},
@@ -39,7 +40,14 @@ def render(results: Sequence[Result], limit: int | None) -> Iterator[str]:
             yield _latex_table(rows_of(result.features(limit), listed), listed, title_of(result, results))
 
 
-def _latex_table(cells: list[list[str]], columns: Sequence[Column[Any]], caption: str) -> str:
+def render_tables(tables: Sequence[Table]) -> Iterator[str]:
+    """A table each, title and notes in its caption."""
+    yield "% needs \\usepackage{booktabs}\n"
+    for table in tables:
+        yield _latex_table(table.cells(), table.fields, " ".join([table.title.rstrip(".") + ".", *table.notes]))
+
+
+def _latex_table(cells: list[list[str]], columns: Sequence[Column[Any] | Field], caption: str) -> str:
     lines = [
         r"\begin{table}",
         r"\centering",

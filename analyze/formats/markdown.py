@@ -10,9 +10,10 @@ from tabulate import tabulate
 
 from analyze.columns import Column, document_columns, feature_columns, rows_of, title_of
 from analyze.results import Result
+from analyze.tables import Field, Table
 from analyze.wording import notes
 
-__all__ = ["render"]
+__all__ = ["render", "render_tables"]
 
 
 def render(results: Sequence[Result], limit: int | None) -> Iterator[str]:
@@ -26,8 +27,20 @@ def render(results: Sequence[Result], limit: int | None) -> Iterator[str]:
     yield "".join(f"- {_escaped(line)}\n" for line in notes(results))
 
 
+def render_tables(tables: Sequence[Table]) -> Iterator[str]:
+    """Each table under its title, its notes in a list below."""
+    for number, table in enumerate(tables):
+        yield ("\n" if number else "") + f"**{_escaped(table.title)}**\n\n"
+        yield _cells_table(table.cells(), table.fields)
+        yield "".join(f"- {_escaped(line)}\n" for line in table.notes)
+
+
 def _table(rows: Iterable[Any], columns: Sequence[Column[Any]]) -> str:
-    cells = [[_escaped(cell) for cell in row] for row in rows_of(rows, columns)]
+    return _cells_table(rows_of(rows, columns), columns)
+
+
+def _cells_table(rows: list[list[str]], columns: Sequence[Column[Any] | Field]) -> str:
+    cells = [[_escaped(cell) for cell in row] for row in rows]
     alignment = ["right" if column.right else "left" for column in columns]
     headings = [column.heading for column in columns]
     return tabulate(cells, headings, "pipe", disable_numparse=True, colalign=alignment) + "\n\n"

@@ -24,16 +24,17 @@ from analyze.columns import (
 )
 from analyze.names import label, store_names
 from analyze.results import Result
+from analyze.tables import Field, Table
 from analyze.wording import notes
 
-__all__ = ["render"]
+__all__ = ["render", "render_tables"]
 
 _SHOWN_FEATURES = 10
 
 
 def _layout(
     rows: list[list[str]],
-    columns: Sequence[Column[Any]],
+    columns: Sequence[Column[Any] | Field],
     headings: list[str] | None = None,
     widths: list[int | None] | None = None,
 ) -> str:
@@ -55,7 +56,7 @@ def _by_store(results: Sequence[Result]) -> Iterator[list[Result]]:
 
 def render(results: Sequence[Result], limit: int | None) -> Iterator[str]:
     """A row per store, or at several magnitudes a table per store; features of a single result; the notes."""
-    width = max(60, shutil.get_terminal_size((100, 24)).columns)
+    width = _width()
     if all(len(group) == 1 for group in _by_store(results)):
         yield _fitted(results, (*name_columns(results), *MODEL_COLUMNS[1:], *RESULT_COLUMNS), width) + "\n"
     else:
@@ -72,7 +73,35 @@ def render(results: Sequence[Result], limit: int | None) -> Iterator[str]:
             listed = feature_columns(result)
             yield _layout(rows_of(result.features(shown), listed), listed) + "\n"
     yield "\n"
-    for line in notes(results):
+    yield from _wrapped(notes(results), width)
+
+
+def render_tables(tables: Sequence[Table]) -> Iterator[str]:
+    """Each table under its title, headings wrapped where it is wider than the terminal, then its notes."""
+    width = _width()
+    for number, table in enumerate(tables):
+        yield ("\n" if number else "") + textwrap.fill(table.title, min(width, 110)) + "\n"
+        cells = table.cells()
+        text = _layout(cells, table.fields)
+        if max(map(len, text.splitlines())) > width:
+            text = _layout(cells, table.fields, [field.heading.replace(" ", "\n") for field in table.fields])
+        limit = 40
+        while max(map(len, text.splitlines())) > width and limit >= 10:
+            widths = [None if field.right else limit for field in table.fields]
+            text = _layout(cells, table.fields, [field.heading.replace(" ", "\n") for field in table.fields], widths)
+            limit -= 6
+        yield text + "\n"
+        if table.notes:
+            yield "\n"
+            yield from _wrapped(table.notes, width)
+
+
+def _width() -> int:
+    return max(60, shutil.get_terminal_size((100, 24)).columns)
+
+
+def _wrapped(lines: Sequence[str], width: int) -> Iterator[str]:
+    for line in lines:
         yield textwrap.fill(line, min(width, 110), subsequent_indent="  ", break_on_hyphens=False) + "\n"
 
 

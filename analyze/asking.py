@@ -1,0 +1,249 @@
+"""``outliers`` and ``sweep``: what the command answers, as xarray Datasets, with the units of every variable."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from analyze.answers import answer, refuse_zero_with_nan, run_perplexity
+from analyze.bootstrap import mean_intervals
+from analyze.opened import opened
+from analyze.peaks import stored_peaks
+from analyze.plan import Plan, make_plan
+from analyze.quantities import decimal_text
+from analyze.question import Question, ask
+from analyze.results import Result
+from analyze.survival import Survival, can_survive, take_survival
+from analyze.wording import answered_words, definition_words
+from schemas.errors import InputError
+from schemas.run import Run
+
+if TYPE_CHECKING:
+    from schemas.perplexity import Perplexity
+
+__all__ = ["AnyRun", "magnitude_words", "outliers", "sweep", "sweep_dataset"]
+
+AnyRun = str | os.PathLike[str] | xr.Dataset | Run
+"""A store by path or URL, what ``open_run`` returned, or an opened ``schemas.Run``."""
+
+Magnitudes = str | float | Fraction | Decimal | Iterable["float | str | Fraction | Decimal"]
+
+_KEPT = 4
+_survivals: OrderedDict[tuple[Any, ...], Survival] = OrderedDict()
+
+
+def outliers(run: AnyRun, magnitude: str | float | Fraction | Decimal = 6, **knobs: Any) -> xr.Dataset:
+    """The counted units of one run at one magnitude, the largest critical magnitude first.
+
+    ``knobs`` are those of ``analyze.ask``: ``definition``, ``layers``, ``positions``, ``sites``, ``engine``,
+    ``details``, ``partial`` and so on, as the command takes them.
+
+    Dimension ``unit`` has coordinates ``feature`` and, where the unit is a (sequence, feature) pair, ``sequence``.
+    Variables of it: ``layer_percent`` and ``position_percent`` (0 to 100), ``peak`` and ``critical_magnitude`` (in
+    the units of the hidden state), and with details ``hits`` and ``one_sided``. Without it: ``outliers``,
+    ``unique_features``, ``outliers_per_sequence`` with its bootstrap 95% ``outliers_per_sequence_interval`` (bound),
+    ``outliers_by_sequence`` (analysed_sequence), ``mean_layer_percent``, ``mean_position_percent``, ``perplexity``
+    and ``nonfinite_values``. NaN stands for what there is nothing to say about. Attributes: the definition, in knobs
+    and in words. Definitions: docs/definitions.md. Raises what ``answer`` raises.
+
+    >>> found = outliers("runs/tiny.zarr", magnitude=6)
+    >>> int(found.outliers), int(found.unique_features), found.feature.values.tolist()
+    (3, 1, [2, 2, 2])
+    >>> found.critical_magnitude.values.tolist()
+    [9.0, 8.0, 7.0]
+    """
+    question = ask(magnitude_words(magnitude), **knobs)
+    if len(question.magnitudes) > 1:
+        raise InputError(f"outliers() answers one magnitude, not {len(question.magnitudes)}: use sweep()")
+    (result,) = answer(opened(run).path, question)
+    summary = sweep_dataset([result]).isel(magnitude=0)
+    units = list(result.features())
+    coordinates: dict[str, Any] = {"feature": ("unit", np.array([u.feature for u in units], np.int64))}
+    if result.tally.units.sequence is not None:
+        coordinates["sequence"] = ("unit", np.array([u.sequence for u in units], np.int64))
+    variables: dict[str, Any] = {
+        name: ("unit", np.array([getattr(u, name) for u in units], np.float64), {"units": unit})
+        for name, unit in (
+            ("layer_percent", "%"),
+            ("position_percent", "%"),
+            ("peak", "hidden state"),
+            ("critical_magnitude", "hidden state"),
+        )
+    }
+    if result.detail is not None:
+        variables["hits"] = ("unit", np.array([u.hits for u in units], np.int64))
+        variables["one_sided"] = ("unit", np.array([u.one_sided for u in units], np.bool_))
+    return summary.assign(variables).assign_coords(coordinates)
+
+
+def sweep(run: AnyRun, magnitudes: Magnitudes = "2:12:0.25", **knobs: Any) -> xr.Dataset:
+    """Counts of one run at every magnitude given, in the order given: a range as text, or any numbers.
+
+    A decimal in text (``"6.1"``, ``"2:12:0.25"``) is taken exactly, a float as the shortest decimal that reads back
+    as it. ``knobs`` as for ``outliers``. Dimensions: ``magnitude``, ``analysed_sequence`` (the coordinate says
+    which), ``bound`` (low, high). Variables: those of ``outliers`` that have no unit.
+
+    The first question of a kind takes a pass over the peaks and keeps what it found (under 2 MB) in this process;
+    any other magnitudes are then answered without reading the store's peaks again. Definitions that look across
+    sequences (``majority``), float32 stores and the slices are answered by a pass each time. Both ways give the same
+    digits. Raises what ``answer`` raises.
+
+    >>> sweep("runs/tiny.zarr", [6, 7.5, 100]).outliers.values.tolist()
+    [3, 2, 0]
+    """
+    question = ask(magnitude_words(magnitudes), **knobs)
+    store = opened(run)
+    plan = make_plan(store, question)
+    if question.details or plan.count_engine != "peaks" or not can_survive(plan):
+        return sweep_dataset(answer(store.path, question))
+    return _survived(plan, _survival(store, question, knobs), store, question)
+
+
+def _survival(store: Run, question: Question, knobs: dict[str, Any]) -> Survival:
+    """The kept survival for this question of this store as it is now, or a new one."""
+    info = store.info
+    state = (info.created, info.corpus.token_sha256, store.committed().tobytes())
+    key = (store.path, state, question.definition, repr(sorted(knobs.items(), key=str)))
+    if key not in _survivals:
+        plan = make_plan(store, ask("0", **knobs))
+        _survivals[key] = take_survival(plan, lambda: stored_peaks(store, plan))
+        while len(_survivals) > _KEPT:
+            _survivals.popitem(last=False)
+    _survivals.move_to_end(key)
+    return _survivals[key]
+
+
+def _survived(plan: Plan, found: Survival, store: Run, question: Question) -> xr.Dataset:
+    refuse_zero_with_nan(store, plan, found.nonfinite)
+    of = np.asarray(plan.threshold_of)
+    by_sequence = found.by_sequence(plan.thresholds)
+    different, same = np.unique(by_sequence, axis=1, return_inverse=True)  # many thresholds count the same features
+    intervals = mean_intervals(different)
+    percents = found.mean_percents(plan.thresholds)
+    return _dataset(
+        plan,
+        store.path,
+        question.magnitudes,
+        outliers=found.outliers(plan.thresholds)[of],
+        unique_features=found.unique_features(plan.thresholds)[of],
+        by_sequence=by_sequence[:, of].T,
+        intervals=[intervals[i] for i in same.ravel()[of]],
+        percents=[percents[i] for i in of],
+        nonfinite=found.nonfinite,
+        perplexity=run_perplexity(store, plan),
+        model=store.info.model.name,
+    )
+
+
+def sweep_dataset(results: Sequence[Result]) -> xr.Dataset:
+    """The results of one store at one or more magnitudes as the Dataset that ``sweep`` returns."""
+    first = results[0]
+    return _dataset(
+        first.plan,
+        first.store,
+        [r.magnitude for r in results],
+        outliers=np.array([r.outliers for r in results], np.int64),
+        unique_features=np.array([r.unique_features for r in results], np.int64),
+        by_sequence=np.array([r.by_sequence for r in results], np.int64),
+        intervals=[r.interval for r in results],
+        percents=[
+            None
+            if r.mean_layer_percent is None or r.mean_position_percent is None
+            else (r.mean_layer_percent, r.mean_position_percent)
+            for r in results
+        ],
+        nonfinite=first.nonfinite,
+        perplexity=first.perplexity,
+        model=first.info.model.name,
+    )
+
+
+def _dataset(
+    plan: Plan,
+    store: str,
+    magnitudes: Sequence[Fraction],
+    *,
+    outliers: Any,
+    unique_features: Any,
+    by_sequence: Any,
+    intervals: Sequence[tuple[float, float] | None],
+    percents: Sequence[tuple[float, float] | None],
+    nonfinite: int,
+    perplexity: Perplexity,
+    model: str,
+) -> xr.Dataset:
+    nothing = (np.nan, np.nan)
+    limits = np.array([nothing if interval is None else interval for interval in intervals], np.float64)
+    means = np.array([nothing if pair is None else pair for pair in percents], np.float64)
+    question = plan.question
+    magnitude = decimal_text(magnitudes[0]) if len(magnitudes) == 1 else "the magnitude"
+    return xr.Dataset(
+        {
+            "outliers": ("magnitude", outliers),
+            "unique_features": ("magnitude", unique_features),
+            "outliers_by_sequence": (("magnitude", "analysed_sequence"), by_sequence),
+            "outliers_per_sequence": ("magnitude", [sum(row) / len(row) for row in by_sequence.tolist()]),
+            "outliers_per_sequence_interval": (("magnitude", "bound"), limits),
+            "mean_layer_percent": ("magnitude", means[:, 0], {"units": "%"}),
+            "mean_position_percent": ("magnitude", means[:, 1], {"units": "%"}),
+            "nonfinite_values": ((), nonfinite),
+            "perplexity": ((), np.nan if perplexity.value is None else perplexity.value),
+        },
+        {
+            "magnitude": ("magnitude", [float(m) for m in magnitudes], {"units": "hidden state"}),
+            "analysed_sequence": ("analysed_sequence", list(plan.sequences)),
+            "bound": ["low", "high"],
+        },
+        {
+            "store": store,
+            "model": model,
+            "definition": question.definition.preset,
+            "unit": question.definition.unit,
+            "layers": question.layers.text,
+            "positions": question.positions.text,
+            "sites": list(plan.sites),
+            "layers_total": plan.layers_total,
+            "layers_needed": plan.layers_needed,
+            "positions_total": plan.positions_total,
+            "positions_needed": plan.positions_needed,
+            "words": definition_words(plan, magnitude),
+            "answered_from": answered_words(plan),
+        },
+    )
+
+
+def magnitude_words(magnitudes: Magnitudes) -> str:
+    """Magnitudes as ``ask`` takes them: text as it is, a float as the shortest decimal that reads back as it.
+
+    >>> magnitude_words([6, 2.5, Fraction(1, 8)])
+    '6,2.5,0.125'
+    """
+    if isinstance(magnitudes, str):
+        return magnitudes
+    if isinstance(magnitudes, int | float | np.number | Fraction | Decimal):
+        return _number_words(magnitudes)
+    words = [one if isinstance(one, str) else _number_words(one) for one in magnitudes]
+    if not words:
+        raise InputError("no magnitudes were given: write one as 6, a list as [4, 6, 8] or a range as '2:12:0.25'")
+    return ",".join(words)
+
+
+def _number_words(number: Any) -> str:
+    if isinstance(number, Fraction):
+        left = number.denominator
+        for prime in (2, 5):
+            while left % prime == 0:
+                left //= prime
+        if left > 1:
+            raise InputError(f"magnitude {number} is no decimal: give it as one, for example {float(number):.6g}")
+        return decimal_text(number) if number >= 0 else str(float(number))
+    if isinstance(number, Decimal):
+        return str(number)
+    return repr(float(number)) if isinstance(number, float | np.floating) else str(int(number))

@@ -1,0 +1,49 @@
+"""The run that a caller of the Python interface names: by path or URL, as a Dataset from ``open_run``, or itself."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from schemas.errors import InputError
+from schemas.run import Run
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["opened", "path_of"]
+
+
+def path_of(run: str | os.PathLike[str] | xr.Dataset | Run) -> str:
+    """Path or URL of the store; raises InputError for a Dataset that is not one from ``open_run``, whole.
+
+    A selection of a run is refused: its peaks are those of the whole run, and no answer may mix the two.
+    """
+    if isinstance(run, Run):
+        return run.path
+    if isinstance(run, str | os.PathLike):
+        return os.fspath(run)
+    source = getattr(run, "encoding", {}).get("source")
+    if source is None:
+        raise InputError(
+            f"a {type(run).__name__} that open_run did not return names no run: give what analyze.open_run(PATH) "
+            "returns, or the path itself. A selection of it is no run either: ask with sites=, and so on"
+        )
+    whole = Run(source).dimensions
+    for name, size in (
+        ("layer", whole.layers),
+        ("sequence", whole.sequences),
+        ("position", whole.positions),
+        ("feature", whole.features),
+    ):
+        if run.sizes.get(name, size) != size:
+            raise InputError(
+                f"this Dataset has {run.sizes[name]:,} of the {size:,} {name}s of {source}: an answer is about the run "
+                "as its store holds it. Give the Dataset whole, and what to look at as knobs"
+            )
+    return str(source)
+
+
+def opened(run: str | os.PathLike[str] | xr.Dataset | Run) -> Run:
+    """The run, opened; raises what ``path_of`` and ``Run`` raise."""
+    return run if isinstance(run, Run) else Run(path_of(run))
