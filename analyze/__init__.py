@@ -40,7 +40,18 @@ _HOMES = {
     "sweep": "analyze.asking",
 }
 
-__all__ = ["DEFINITIONS", "Question", "Result", "answer", "ask", "open_run", "outliers", "render", "render_tables", "sweep"]
+__all__ = [
+    "DEFINITIONS",
+    "Question",
+    "Result",
+    "answer",
+    "ask",
+    "open_run",
+    "outliers",
+    "render",
+    "render_tables",
+    "sweep",
+]
 
 
 def __getattr__(name: str) -> Any:

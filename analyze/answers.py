@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from analyze.peaks import SequencePeaks, stored_peaks
+from analyze.peaks import PeakSource, SequencePeaks, stored_peaks
 from analyze.plan import Plan, make_plan
 from analyze.progress import Progress, silent_progress
 from analyze.question import Question
@@ -21,7 +21,7 @@ from schemas.run import Run
 if TYPE_CHECKING:
     from analyze.details import Details
 
-__all__ = ["answer", "refuse_zero_with_nan", "run_perplexity"]
+__all__ = ["answer", "peak_source", "refuse_zero_with_nan", "run_perplexity"]
 
 
 def answer(store: str | os.PathLike[str], question: Question, progress: Progress = silent_progress) -> list[Result]:
@@ -33,14 +33,7 @@ def answer(store: str | os.PathLike[str], question: Question, progress: Progress
     run = Run(store)
     plan = make_plan(run, question)
 
-    def source() -> Iterator[SequencePeaks]:
-        if plan.count_engine == "peaks":
-            return stored_peaks(run, plan)
-        from analyze.slices import sliced_peaks  # Dask and xarray take two seconds: only where they are used
-
-        return sliced_peaks(run, plan, progress)
-
-    tally = take_tally(plan, source)
+    tally = take_tally(plan, peak_source(run, plan, progress))
     refuse_zero_with_nan(run, plan, tally.nonfinite)
     details: Details | None = None
     if question.details:
@@ -48,6 +41,19 @@ def answer(store: str | os.PathLike[str], question: Question, progress: Progress
 
         details = measure_details(run, plan, tally.units, progress)
     return assemble(os.fspath(store), run.info, plan, tally, details, run_perplexity(run, plan))
+
+
+def peak_source(run: Run, plan: Plan, progress: Progress = silent_progress) -> PeakSource:
+    """The peaks that ``plan`` is answered from: the stored ones, or anew from the slices."""
+
+    def source() -> Iterator[SequencePeaks]:
+        if plan.count_engine == "peaks":
+            return stored_peaks(run, plan)
+        from analyze.slices import sliced_peaks  # Dask and xarray take two seconds: only where they are used
+
+        return sliced_peaks(run, plan, progress)
+
+    return source
 
 
 def refuse_zero_with_nan(run: Run, plan: Plan, nonfinite: int) -> None:

@@ -1,0 +1,93 @@
+"""How the count grows with sequences, and how much two sequences agree: exact counts from sets of features."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import numpy as np
+import numpy.typing as npt
+
+from analyze.chance.levels import Levels
+from analyze.plan import Plan
+
+__all__ = ["first_sequences", "pair_counts", "subset_intervals", "subset_means"]
+
+Counts = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+
+def pair_counts(met: Bools) -> tuple[Counts, Counts]:
+    """Sizes of the intersection and of the union of each two rows of (sequence, feature): (sequence, sequence) each.
+
+    >>> both, either = pair_counts(np.array([[1, 1, 0], [0, 1, 1]], bool))
+    >>> both.tolist(), either.tolist()
+    ([[2, 1], [1, 2]], [[2, 3], [3, 2]])
+    """
+    rows = met.astype(np.int64)
+    both: Counts = rows @ rows.T
+    sizes = rows.sum(axis=1)
+    return both, sizes[:, np.newaxis] + sizes - both
+
+
+def subset_means(met: Bools) -> list[float]:
+    """The mean, over all subsets of n of the sequences, of the features met in at least one of them: n = 1 to Q.
+
+    A feature met in q of Q sequences is missed by C(Q - q, n) of the C(Q, n) subsets: individual-based rarefaction, as
+    ecologists count species (Hurlbert 1971). Exact, rounded once.
+
+    >>> subset_means(np.array([[1, 1, 0], [0, 1, 0]], bool))
+    [1.5, 2.0]
+    """
+    sequences = len(met)
+    times, features = np.unique(met.sum(axis=0), return_counts=True)
+    means = []
+    for drawn in range(1, sequences + 1):
+        subsets = math.comb(sequences, drawn)
+        total = sum(
+            int(count) * (subsets - math.comb(sequences - int(q), drawn))
+            for q, count in zip(times, features, strict=True)
+        )
+        means.append(float(Fraction(total, subsets)))
+    return means
+
+
+def subset_intervals(met: Bools, orders: int, seed: int) -> npt.NDArray[np.float64]:
+    """The 95% percentile interval of the same count over ``orders`` random orders of the sequences: (n, 2)."""
+    generator = np.random.default_rng(seed)
+    counts = np.empty((orders, len(met)), np.int64)
+    for row in range(orders):
+        seen = np.logical_or.accumulate(met[generator.permutation(len(met))], axis=0)
+        counts[row] = seen.sum(axis=1)
+    limits: npt.NDArray[np.float64] = np.percentile(counts, [2.5, 97.5], axis=0).T
+    return limits
+
+
+def first_sequences(plan: Plan, levels: Levels) -> Counts:
+    """What the definition counts in the first n sequences alone, n = 1 to Q: (n, threshold) int64.
+
+    Shares are taken of what n sequences hold: of n * T tokens where positions are pooled.
+    """
+    sequences, _, features = levels.layers.shape
+    thresholds = range(levels.positions.shape[2])
+    definition, share = plan.question.definition, plan.question.positions
+    found = np.empty((sequences, len(thresholds)), np.int64)
+    largest = np.zeros_like(levels.layers[0])
+    positions = np.zeros((features, len(thresholds)), np.int64)
+    times = np.zeros((features, len(thresholds)), np.int64)
+    for n in range(1, sequences + 1):
+        largest = np.maximum(largest, levels.layers[n - 1])
+        positions = positions + levels.positions[n - 1]
+        alone = levels.positions[n - 1] >= plan.sequence_positions_needed
+        pooled = positions >= share.of(n * plan.dimensions.positions)
+        for t in thresholds:
+            here = (levels.layers[n - 1] > t).sum(axis=0) >= plan.layers_needed
+            times[:, t] += here & alone[:, t]
+            if definition.scope == "pooled":
+                met = ((largest > t).sum(axis=0) >= plan.layers_needed) & pooled[:, t]
+                found[n - 1, t] = met.sum()
+            elif definition.sequence_share is None:
+                found[n - 1, t] = times[:, t].sum()
+            else:
+                found[n - 1, t] = (times[:, t] >= math.ceil(definition.sequence_share * n)).sum()
+    return found

@@ -1,0 +1,127 @@
+"""The Python interface: one answer whichever way it is asked, kept or read anew, and what it refuses."""
+
+from __future__ import annotations
+
+import math
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import analyze
+from analyze import answer, ask, open_run, outliers, sweep
+from analyze.asking import magnitude_words, sweep_dataset
+from schemas.errors import InputError, StoreError
+from schemas.run import Run
+from tests.analyze.oracle import expected
+from tests.analyze.worlds import PRESETS, SHARES, World, stored, worlds
+from tests.stores import write_store
+
+MAGNITUDES = ["1e-40", "2", "5.97", "6", "6.001", "8.5", "65504", "1e39"]
+
+
+def test_the_public_names_are_there() -> None:
+    for name in analyze.__all__:
+        assert getattr(analyze, name) is not None
+    with pytest.raises(AttributeError, match="has no attribute 'outlier'"):
+        _ = analyze.outlier
+
+
+@settings(deadline=None, max_examples=120)
+@given(worlds(), st.sampled_from(PRESETS), st.sampled_from(SHARES), st.sampled_from(SHARES))
+def test_a_kept_sweep_says_what_a_pass_says(world: World, preset: str, layers: str, positions: str) -> None:
+    with stored(world) as (path, _):
+        knobs = {"definition": preset, "layers": layers, "positions": positions}
+        anew = sweep_dataset(answer(path, ask(",".join(MAGNITUDES), **knobs)))  # type: ignore[arg-type]
+        for _ in range(2):
+            xr.testing.assert_identical(sweep(path, MAGNITUDES, **knobs), anew.assign_attrs(store=str(path)))
+
+
+@settings(deadline=None, max_examples=40)
+@given(worlds(finite=True), st.sampled_from(PRESETS), st.sampled_from(["0", "2", "6", "8.5"]))
+def test_outliers_are_those_of_the_oracle(world: World, preset: str, magnitude: str) -> None:
+    with stored(world) as (path, values):
+        true = expected(values, preset, Fraction(magnitude), Fraction(1, 4), Fraction("0.06"), world.sequences)
+        found = outliers(path, magnitude, definition=preset, details=True)
+        assert int(found.outliers) == found.sizes["unit"] == len(true.units)
+        assert int(found.unique_features) == true.unique
+        assert found.outliers_by_sequence.values.tolist() == true.by_sequence
+        assert found.feature.values.tolist() == [unit.feature for unit in true.units]
+        for name, of in (("critical_magnitude", "critical"), ("peak", "peak"), ("layer_percent", "layer_percent")):
+            assert found[name].values.tolist() == [getattr(unit, of) for unit in true.units]
+        assert found.hits.values.tolist() == [unit.hits for unit in true.units]
+        assert ("sequence" in found.coords) == (preset == "moe-table")
+        assert math.isnan(found.mean_layer_percent) == (true.mean_layers is None)
+
+
+def test_a_changed_store_is_read_again(tmp_path: Path) -> None:
+    values = np.full((2, 2, 4, 3), 7, np.float32)
+    write_store(tmp_path / "run.zarr", {"ln_attn": values}, complete=False)
+    assert sweep(tmp_path / "run.zarr", 6, partial=True).outliers.values.tolist() == [3]
+    from schemas.run import RunWriter
+
+    writer = RunWriter(tmp_path / "run.zarr")
+    for name, index in (("ln_attn", (1, 1)), ("ln_attn_layer_peak", (1, 1)), ("ln_attn_position_peak", (1,))):
+        whole = writer.array(name)[index]
+        writer.write(name, index, np.full(np.shape(whole), 0x40E0, np.uint16))
+    writer.write("ln_attn_nonfinite", (1, 1), np.zeros((), np.uint64))
+    writer.commit([1], [1])
+    assert sweep(tmp_path / "run.zarr", 6, partial=True).outliers.values.tolist() == [6]
+
+
+def test_a_run_may_be_given_as_path_dataset_or_run(noisy_store: Path) -> None:
+    asked = [noisy_store, str(noisy_store), Run(noisy_store), open_run(noisy_store), open_run(noisy_store, chunks={})]
+    first, *others = [sweep(run, [6, 8]) for run in asked]
+    for other in others:
+        xr.testing.assert_equal(first, other)
+
+
+def test_a_selection_is_refused(noisy_store: Path) -> None:
+    run = open_run(noisy_store)
+    with pytest.raises(InputError, match=r"names no run|has 1 of the 4 sequences"):
+        outliers(run.isel(sequence=slice(0, 1)))
+    selected = run.isel(sequence=slice(0, 1))
+    selected.encoding["source"] = str(noisy_store)
+    with pytest.raises(InputError, match="has 1 of the 4 sequences of"):
+        outliers(selected)
+    with pytest.raises(InputError, match="a Dataset that open_run did not return"):
+        outliers(xr.Dataset())
+
+
+def test_what_cannot_be_asked(noisy_store: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="answers one magnitude, not 2"):
+        outliers(noisy_store, "6,8")
+    with pytest.raises(InputError, match="no definition is called"):
+        sweep(noisy_store, 6, definition="mine")
+    with pytest.raises(InputError, match="no magnitudes"):
+        sweep(noisy_store, [])
+    with pytest.raises(InputError, match="negative"):
+        sweep(noisy_store, [-1.0])
+    with pytest.raises(InputError, match="1/3 is no decimal"):
+        sweep(noisy_store, Fraction(1, 3))
+    with pytest.raises(StoreError, match="does not exist"):
+        sweep(tmp_path / "none.zarr")
+
+
+def test_magnitudes_are_taken_exactly() -> None:
+    assert magnitude_words(np.arange(2, 3, 0.5)) == "2.0,2.5"
+    assert magnitude_words([0.1, Decimal("0.10"), Fraction(1, 10), np.int64(3)]) == "0.1,0.10,0.1,3"
+    assert ask(magnitude_words(0.1)).magnitudes == (Fraction(1, 10),)
+
+
+@settings(deadline=None, max_examples=20)
+@given(worlds())
+def test_magnitude_zero_beside_nan_is_refused_both_ways(world: World) -> None:
+    with stored(world) as (path, values):
+        strange = any(not np.isfinite(site).all() for site in values)
+        if not strange:
+            assert int(sweep(path, 0).outliers[0]) == len(world.sequences) * values[0].shape[3]
+            return
+        for definition in ("moe-table", "majority"):
+            with pytest.raises(InputError, match="--magnitude 0 cannot be answered"):
+                sweep(path, 0, definition=definition)
