@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import Literal
 
 from capture.engines import ENGINES
 from capture.presets import PRESETS
@@ -22,6 +23,15 @@ examples:
 
 The same command continues an interrupted capture. Then: analyze --store runs/NAME.zarr --magnitude 6
 """
+
+
+def _batch_size(text: str) -> int | Literal["auto"]:
+    if text == "auto":
+        return "auto"
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of sequences: write 1, 4 or auto") from None
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -73,7 +83,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="of weights, computation and store (default: auto, the checkpoint's own)",
     )
     parser.add_argument("--device", default="auto", metavar="D", help="auto (default), cpu, cuda, ...")
-    parser.add_argument("--batch-size", type=int, metavar="B", help="sequences in one forward (default: 1)")
+    parser.add_argument(
+        "--batch-size",
+        type=_batch_size,
+        metavar="B",
+        help="sequences in one forward (default: 1); auto: as many as fit in memory, which the store then records",
+    )
     parser.add_argument(
         "--engine",
         choices=ENGINES,

@@ -72,14 +72,17 @@ LOSS_BLOCK_BYTES = 64 * 2**20
 QUEUE_BYTES = 256 * 2**20
 """Slices that may wait for the writers; the model waits beyond that."""
 
-BASE_BYTES = 425 * 2**20
-"""Python, torch, transformers and a tokenizer: 384 MiB with one of 320 tokens, 435 MiB with one of 49,152."""
+BASE_BYTES = 380 * 2**20
+"""Python, torch and transformers: 377 to 384 MiB, on two kinds of CPU."""
+TOKEN_BYTES = 1100
+"""Of a tokenizer, for each of its tokens: 51 MiB for 49,152."""
 DATASETS_BYTES = 90 * 2**20
 """The datasets library, which texts of the Hub are read with."""
 EXPERTS_BYTES = 120 * 2**20
 """What oneDNN and the heap keep, at most, of matrix products of ever other sizes, of tokens that met an expert."""
 LEAST_EXPERTS_BYTES = 40 * 2**20
-"""The same where the products are small: code that is loaded and made for them, 45 to 65 MiB in tiny mixtures."""
+"""The same where the products are small: code that is loaded and made for them, 45 to 65 MiB in tiny mixtures on a CPU
+with AVX-512; 1 to 5 MiB on one without."""
 EXPERTS_KEPT = 8
 """Of what one layer's experts take and give for a batch, how many times as much is kept beside that, up to the most."""
 
@@ -99,7 +102,7 @@ class Workload:
 
     ``sites`` is how many have arrays of their own, ``sequences`` how many this process fills, ``argument_bytes`` what
     layers are given for one sequence (``capture.coupling``), ``datasets`` whether the text is read with that library,
-    ``slices`` whether they are kept.
+    ``slices`` whether they are kept, ``avx512`` whether the CPU has such instructions.
     """
 
     facts: ModelFacts
@@ -112,6 +115,7 @@ class Workload:
     argument_bytes: int = 0
     datasets: bool = False
     slices: bool = True
+    avx512: bool = True
 
 
 @dataclass(frozen=True)
@@ -185,8 +189,8 @@ def _base(load: Workload) -> int:
     kept = 0
     if load.facts.experts is not None:
         routed = load.batch_size * load.dimensions.positions * load.encoding.itemsize * _routed(load)
-        kept = min(EXPERTS_BYTES, LEAST_EXPERTS_BYTES + EXPERTS_KEPT * routed)
-    return BASE_BYTES + DATASETS_BYTES * load.datasets + kept
+        kept = min(EXPERTS_BYTES, LEAST_EXPERTS_BYTES * load.avx512 + EXPERTS_KEPT * routed)
+    return BASE_BYTES + TOKEN_BYTES * load.facts.vocabulary_size + DATASETS_BYTES * load.datasets + kept
 
 
 def _routed(load: Workload) -> int:

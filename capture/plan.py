@@ -9,6 +9,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import torch
+
 from capture.compression import codecs_in_words
 from capture.coupling import APART, Coupling
 from capture.duration import Duration, duration
@@ -24,7 +26,6 @@ from schemas.retention import WHOLE, Retention
 
 __all__ = [
     "CapturePlan",
-    "batches",
     "choose_engine",
     "describe_plan",
     "human_bytes",
@@ -101,6 +102,7 @@ class CapturePlan:
             self.coupling.argument_bytes,
             self.datasets,
             self.retention.slices,
+            "AVX512" in torch.backends.cpu.get_cpu_capability(),
         )
 
     @property
@@ -192,17 +194,6 @@ def make_plan(
     )
 
 
-def batches(missing: Sequence[int], sequences: int, batch_size: int) -> list[range]:
-    """The batches that hold a missing sequence. Batches start at multiples of ``batch_size``, so that a resumed run
-    puts each sequence in the same company, and so gets the same bits, as an uninterrupted one.
-
-    >>> batches([3, 4], sequences=6, batch_size=2)
-    [range(2, 4), range(4, 6)]
-    """
-    starts = sorted({sequence // batch_size * batch_size for sequence in missing})
-    return [range(start, min(start + batch_size, sequences)) for start in starts]
-
-
 def windows_in_words(dimensions: Dimensions) -> str:
     """``16 sequences x 2048``."""
     return f"{dimensions.sequences} sequence{'s' * (dimensions.sequences != 1)} x {dimensions.positions}"
@@ -246,9 +237,10 @@ def describe_plan(
     disk_free_bytes: int,
     download: str | None = None,
     time: str | None = None,
+    advice: str | None = None,
 ) -> str:
     """The plan as lines of text, for ``--dry-run``; ``download`` says what is still to come from the Hub,
-    ``time`` how long it takes."""
+    ``time`` how long it takes, ``advice`` what would be faster."""
     facts, d = plan.facts, plan.dimensions
     sites = ", ".join(f"{s.name} (same tensor as {s.alias})" if s.alias else s.name for s in plan.sites)
     experts = ""
@@ -280,6 +272,7 @@ def describe_plan(
         ("memory", f"about {human_bytes(plan.memory.total)} on {device} ({available} available): "
                    f"weights {human_bytes(plan.memory.weights)}, work {work}{mapped}"),
         *([("time", time)] if time else []),
+        *([("advice", advice)] if advice else []),
     ]  # fmt: skip
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 
+from capture.batching import with_largest_batch
 from capture.checkpoint import find_model
 from capture.compression import as_stored, parse_codecs
 from capture.corpus import Bos, WindowSettings, parse_overlap
@@ -23,7 +25,7 @@ from capture.plan import CapturePlan, choose_engine, describe_plan, make_plan, s
 from capture.presets import PRESETS
 from capture.sites import Site, find_sites
 from capture.snapshot import Snapshot, find_snapshot
-from capture.speed import matmul_flops
+from capture.speed import matmul_flops, slower_than_float32
 from capture.text import TextSource, parse_text
 from schemas.bits import encoding_named
 from schemas.errors import InputError
@@ -48,7 +50,7 @@ class CaptureSettings:
     bos: Bos = "auto"
     dtype: str = "auto"
     device: str = "auto"
-    batch_size: int | None = None
+    batch_size: int | Literal["auto"] | None = None
     engine: str = "auto"
     keep: str = "slices"
     codec: str | None = None
@@ -106,6 +108,19 @@ class Prepared:
             disk_free_bytes=self.disk_free_bytes,
             download=None if self.download is None else str(self.download),
             time=str(self.plan.duration(matmul_flops(self.devices[0], self.skeleton.dtype))),
+            advice=self.advice(),
+        )
+
+    def advice(self) -> str | None:
+        """What would be faster on this machine; None where nothing is known to be."""
+        dtype = self.skeleton.dtype
+        ratio = slower_than_float32(self.devices[0], dtype)
+        if ratio is None:
+            return None
+        name = str(dtype).removeprefix("torch.")
+        return (
+            f"this CPU computes {name} {ratio:.0f} times slower than float32: --dtype float32 is faster, of twice the "
+            "size, and its numbers are those of float32"
         )
 
     def shortfalls(self) -> list[str]:
@@ -139,7 +154,9 @@ def prepare(settings: CaptureSettings) -> Prepared:
     dtype = preset_dtype or "auto" if settings.dtype == "auto" else settings.dtype
     skeleton = build_skeleton(snapshot.folder, dtype)
     batch_size = settings.batch_size
-    if batch_size is None:  # resuming keeps the batch size, which may decide the last bit of a sum
+    grows = batch_size == "auto" and existing is None
+    if batch_size is None or batch_size == "auto":
+        # Resuming keeps the batch size, which may decide the last bit of a sum.
         batch_size = existing.info.software.batch_size if existing else 1
     sites = with_norms(skeleton.model, find_sites(skeleton.model, settings.sites))
     if existing is not None:
@@ -165,6 +182,8 @@ def prepare(settings: CaptureSettings) -> Prepared:
     plan = choose_engine(plan, settings.engine, available, evict=settings.evict)
     if plan.engine != "resident":  # only a whole model is spread
         available = available_memory_bytes(devices[0])
+    if grows:
+        plan = with_largest_batch(plan, available)
     disk_free = destination.free_bytes
     download = find_download(snapshot, destination.path, disk_free, plan, evict=settings.evict)
     windows = WindowSettings(part.whole, settings.length, overlap, settings.bos, settings.seed)

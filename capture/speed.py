@@ -6,7 +6,7 @@ import time
 
 import torch
 
-__all__ = ["matmul_flops"]
+__all__ = ["matmul_flops", "slower_than_float32"]
 
 SMALL, LARGE = (32, 1024), (128, 2048)
 """Tokens and features. The small product takes a CPU that computes float16 in software a quarter of a second."""
@@ -14,7 +14,11 @@ SECONDS = 0.05
 
 
 def matmul_flops(device: torch.device, dtype: torch.dtype, seconds: float = SECONDS) -> float:
-    """Floating point operations a second in products of a layer's size, at best within about ``seconds``."""
+    """Floating point operations a second in linear layers of a model's size, at best within about ``seconds``.
+
+    By ``linear``, whose weights are (out, in), as models have them: on a CPU without bfloat16 instructions the product
+    with weights the other way round took 60 times as long.
+    """
     for tokens, features in (SMALL, LARGE):
         operations = 2 * tokens * features**2
         best = _best_seconds(tokens, features, device, dtype, seconds)
@@ -26,13 +30,25 @@ def matmul_flops(device: torch.device, dtype: torch.dtype, seconds: float = SECO
 def _best_seconds(tokens: int, features: int, device: torch.device, dtype: torch.dtype, seconds: float) -> float:
     hidden = torch.ones(tokens, features, device=device, dtype=dtype)
     weights = torch.ones(features, features, device=device, dtype=dtype)
+    linear = torch.nn.functional.linear
     best, end = float("inf"), time.perf_counter() + seconds
     with torch.inference_mode():
-        (hidden @ weights)[0, 0].item()  # the first chooses a kernel; and this waits for an accelerator
+        linear(hidden, weights)[0, 0].item()  # the first chooses a kernel; and this waits for an accelerator
         while True:
             started = time.perf_counter()
-            (hidden @ weights)[0, 0].item()
+            linear(hidden, weights)[0, 0].item()
             now = time.perf_counter()
             best = min(best, now - started)
             if now >= end:
                 return best
+
+
+def slower_than_float32(device: torch.device, dtype: torch.dtype) -> float | None:
+    """How many times slower ``device`` computes in ``dtype`` than in float32; None where that is less than twice.
+
+    So it is on CPUs without instructions for 16-bit floats.
+    """
+    if device.type != "cpu" or dtype == torch.float32:
+        return None
+    ratio = matmul_flops(device, torch.float32) / matmul_flops(device, dtype)
+    return ratio if ratio >= 2 else None

@@ -17,10 +17,11 @@ import torch
 from greenlet import getcurrent, greenlet
 from torch import nn
 
+from capture.batching import batches
 from capture.engines.layer_major import run_layers
 from capture.loss import decoder_of
 from capture.observation import observe
-from capture.plan import CapturePlan, batches
+from capture.plan import CapturePlan
 from capture.sink import Sink
 from capture.weights.layer_weights import LayerWeights
 from schemas.errors import CaptureError

@@ -10,10 +10,11 @@ from typing import Any
 import numpy.typing as npt
 import torch
 
+from capture.batching import batches
 from capture.loss import decoder_of, token_nll
 from capture.model_facts import Skeleton
 from capture.observation import observe
-from capture.plan import CapturePlan, batches
+from capture.plan import CapturePlan
 from capture.sink import Sink
 from capture.weights.converter import Converter
 from capture.weights.quantisation import dequantising

@@ -12,11 +12,12 @@ from typing import Any
 import numpy.typing as npt
 import torch
 
+from capture.batching import batches
 from capture.engines.layer_major import run_layers
 from capture.layer_calls import LayerCall, record_calls, run_with_last_hidden, share_equal_tensors
 from capture.loss import decoder_of
 from capture.observation import observe
-from capture.plan import CapturePlan, batches
+from capture.plan import CapturePlan
 from capture.resume import LayerCheckpoints
 from capture.sink import Sink
 from capture.weights.layer_weights import LayerWeights

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import timeit
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 
 from capture.duration import STARTING_SECONDS, Duration, duration
 from capture.estimates import Workload
-from capture.speed import matmul_flops
+from capture.speed import matmul_flops, slower_than_float32
 from schemas import ENCODINGS
 from schemas.layout import Dimensions
 from tests.capture.made_up import FACTS
@@ -55,3 +56,20 @@ def test_in_words(taken: Duration, words: str) -> None:
 
 def test_a_device_multiplies_at_some_speed() -> None:
     assert 1e8 < matmul_flops(torch.device("cpu"), torch.float32, seconds=0.01) < 1e15
+
+
+def test_a_dtype_that_is_slow_here_is_told() -> None:
+    cpu = torch.device("cpu")
+    assert slower_than_float32(cpu, torch.float32) is None
+    hidden, weights = (torch.ones(256, 1024, dtype=torch.bfloat16) for _ in range(2))
+    taken = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        x, w = hidden.to(dtype), weights.to(dtype)
+        rounds = timeit.repeat(lambda x=x, w=w: torch.nn.functional.linear(x, w), number=1, repeat=5)  # type: ignore[misc]
+        taken[dtype] = min(rounds)
+    measured = taken[torch.bfloat16] / taken[torch.float32]
+    told = slower_than_float32(cpu, torch.bfloat16)
+    if measured > 8:
+        assert told is not None
+    if measured < 0.5:
+        assert told is None

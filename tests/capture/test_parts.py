@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analyze.cli import main as analyze
+from capture.batching import batches
 from capture.part import Part, parse_part, whole_command
-from capture.plan import batches
 from schemas import Run
 from schemas.errors import InputError
 from tests.capture.captures import capture, contents

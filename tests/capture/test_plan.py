@@ -1,9 +1,8 @@
-"""A plan is what would happen: batches that keep their company, bytes of each array, and what won't fit."""
+"""A plan is what would happen: bytes of each array, and what won't fit."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +15,6 @@ from capture.model_facts import ModelFacts
 from capture.part import Part
 from capture.plan import (
     CapturePlan,
-    batches,
     choose_engine,
     describe_plan,
     human_bytes,
@@ -48,24 +46,6 @@ def plan_of(
     part = part or Part(0, sequences, sequences)
     sizes = {"length": length, "batch_size": batch_size}
     return make_plan(facts, sites, ENCODINGS[bits], part=part, **sizes, coupling=coupling)
-
-
-@st.composite
-def resumptions(draw: Any) -> tuple[list[int], int, int]:
-    sequences = draw(st.integers(1, 40))
-    missing = draw(st.sets(st.integers(0, sequences - 1)))
-    return sorted(missing), sequences, draw(st.integers(1, 45))
-
-
-@given(resumptions())
-def test_a_resumed_batch_is_one_of_an_uninterrupted_run(case: tuple[list[int], int, int]) -> None:
-    missing, sequences, batch_size = case
-    whole = [
-        [at for at in range(start, start + batch_size) if at < sequences] for start in range(0, sequences, batch_size)
-    ]
-    resumed = [list(batch) for batch in batches(missing, sequences, batch_size)]
-    assert [list(batch) for batch in batches(range(sequences), sequences, batch_size)] == whole
-    assert resumed == [batch for batch in whole if set(batch) & set(missing)]
 
 
 @given(
