@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from analyze.answers import answer as answer
     from analyze.asking import outliers as outliers
     from analyze.asking import sweep as sweep
+    from analyze.criteria import criterion_names as criterion_names
     from analyze.definitions import DEFINITIONS as DEFINITIONS
+    from analyze.evaluation import evaluate_criteria as evaluate_criteria
+    from analyze.exceedances import exceedances_by as exceedances_by
     from analyze.formats import render as render
     from analyze.formats import render_tables as render_tables
     from analyze.question import Question as Question
@@ -33,6 +36,9 @@ _HOMES = {
     "Result": "analyze.results",
     "answer": "analyze.answers",
     "ask": "analyze.question",
+    "criterion_names": "analyze.criteria",
+    "evaluate_criteria": "analyze.evaluation",
+    "exceedances_by": "analyze.exceedances",
     "open_run": "schemas.dataset",
     "outliers": "analyze.asking",
     "render": "analyze.formats",
@@ -46,6 +52,9 @@ __all__ = [
     "Result",
     "answer",
     "ask",
+    "criterion_names",
+    "evaluate_criteria",
+    "exceedances_by",
     "open_run",
     "outliers",
     "render",

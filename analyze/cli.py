@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+from analyze.criteria import criterion_names
 from analyze.definitions import DEFAULT_DEFINITION, DEFINITIONS
 from analyze.formats import FORMATS
 
 __all__ = ["build_parser", "main"]
+
+BY = ("layer", "position", "expert")
 
 _DESCRIPTION = """\
 Count systematic outlier features in run stores that capture made: features whose magnitude reaches --magnitude in
@@ -31,6 +34,9 @@ examples:
   analyze --store runs/qwen3.zarr --magnitude 6 --definition llm-int8 --layers 50% --positions 1/4
   analyze --store runs/qwen3.zarr --magnitude 6 --details --features 25
   analyze --store runs/qwen3.zarr --magnitude 6 --engine slices --format json
+  analyze --store runs/qwen3.zarr --criteria massive,kurtosis
+  analyze --store runs/qwen3.zarr --criteria all --by layer --format csv > criteria.csv
+  analyze --store runs/qwen3.zarr --magnitude 6 --by position
 
 exit status: 0 answered, 1 failed, 2 input that cannot be used, 130 interrupted"""
 
@@ -75,6 +81,13 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="list the N features with the largest critical magnitude, or all; 0 for none",
     )
+    group = parser.add_argument_group("other criteria, and where large values are (from the slices)").add_argument
+    group(
+        "--criteria",
+        metavar="NAME,...",
+        help=f"instead of counting outliers, evaluate all or some of: {', '.join(criterion_names())}",
+    )
+    group("--by", choices=BY, help="hits at --magnitude by layer, position or expert; or with --criteria, by layer")
     add("-q", "--quiet", action="store_true", help="no progress on stderr")
     return parser
 
@@ -110,6 +123,48 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    pieces = _tables(arguments) if arguments.criteria or arguments.by else _results(arguments)
+    for piece in pieces:
+        sys.stdout.write(piece)
+    sys.stdout.flush()
+    return 0
+
+
+_OF_DEFINITIONS = ("definition", "layers", "engine", "details", "features")
+
+
+def _tables(arguments: argparse.Namespace) -> Iterator[str]:
+    """What --criteria and --by answer."""
+    _refuse(arguments, (*_OF_DEFINITIONS, *(() if arguments.criteria is None else ("magnitude", "positions"))))
+    from analyze.criterion_tables import asked_tables
+    from analyze.formats import render_tables
+    from analyze.progress import shown_progress, silent_progress
+
+    tables = asked_tables(
+        arguments.store,
+        criteria=arguments.criteria,
+        by=arguments.by,
+        magnitude=arguments.magnitude,
+        positions=arguments.positions,
+        sites=arguments.sites,
+        partial=arguments.partial,
+        progress=silent_progress if arguments.quiet else shown_progress,
+    )
+    return render_tables(tables, arguments.format)
+
+
+def _refuse(arguments: argparse.Namespace, names: Sequence[str]) -> None:
+    """Raise InputError for one of ``names`` that was given another value than its default."""
+    from schemas.errors import InputError
+
+    asked = "--by" if arguments.criteria is None else "--criteria"
+    for name in names:
+        if getattr(arguments, name) != build_parser().get_default(name):
+            raise InputError(f"--{name} goes with a definition of outliers, not with {asked}: leave one of them out")
+
+
+def _results(arguments: argparse.Namespace) -> Iterator[str]:
+    """What a definition counts."""
     from analyze.answers import answer
     from analyze.formats import render
     from analyze.progress import shown_progress, silent_progress
@@ -127,7 +182,4 @@ def _run(arguments: argparse.Namespace) -> int:
     )
     progress = silent_progress if arguments.quiet else shown_progress
     results = [result for store in arguments.store for result in answer(store, question, progress)]
-    for piece in render(results, arguments.format, arguments.features):
-        sys.stdout.write(piece)
-    sys.stdout.flush()
-    return 0
+    return render(results, arguments.format, arguments.features)

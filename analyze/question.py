@@ -9,7 +9,7 @@ from analyze.definitions import DEFAULT_DEFINITION, DEFINITIONS, Definition
 from analyze.quantities import Share, parse_magnitudes, parse_share
 from schemas.errors import InputError
 
-__all__ = ["ENGINES", "Question", "ask"]
+__all__ = ["ENGINES", "Question", "ask", "site_names"]
 
 ENGINES = ("auto", "peaks", "slices")
 
@@ -58,14 +58,15 @@ def ask(
         magnitudes=parse_magnitudes(str(magnitude)),
         layers=parse_share(layers, "--layers"),
         positions=parse_share(positions, "--positions"),
-        sites=None if sites is None else _site_names(sites),
+        sites=None if sites is None else site_names(sites),
         engine=engine,
         details=details,
         partial=partial,
     )
 
 
-def _site_names(text: str) -> tuple[str, ...]:
+def site_names(text: str) -> tuple[str, ...]:
+    """The sites of ``ln_attn,ln_mlp``; raises InputError for an empty name or one that is there twice."""
     names = tuple(name.strip() for name in text.split(","))
     if not all(names):
         raise InputError(f"--sites {text!r} has an empty name: write them as ln_attn,ln_mlp")

@@ -6,8 +6,9 @@ What a command prints beside the published table's columns is a Table; ``analyze
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from dataclasses import field as default
 from typing import Any
 
 __all__ = ["Field", "Table", "Value", "percent", "plain", "shown", "union_of_fields"]
@@ -37,33 +38,51 @@ def percent(value: Value) -> str:
 
 @dataclass(frozen=True)
 class Field:
-    """One column: its name for programs, its heading for people, and how a person's cell is written."""
+    """One column: its name for programs, its heading for people, and how a person's cell is written.
+
+    ``hidden`` from people, where the title says it.
+    """
 
     name: str
     heading: str
     text: Callable[[Any], str] = shown
     right: bool = True
+    hidden: bool = False
 
 
 @dataclass(frozen=True)
 class Table:
-    """``rows`` hold a value for each of ``fields``; ``notes`` are whole sentences that define them."""
+    """``rows`` hold a value for each of ``fields``; ``notes`` are whole sentences that define them.
+
+    ``about``: what a program needs beside the rows, as JSON takes it. ``for_people``: other rows of the same fields,
+    where all of them would be too many to read.
+    """
 
     name: str
     title: str
     fields: tuple[Field, ...]
     rows: tuple[tuple[Value, ...], ...]
     notes: tuple[str, ...] = ()
+    about: Mapping[str, Any] = default(default_factory=dict)
+    for_people: tuple[tuple[Value, ...], ...] | None = None
 
     def __post_init__(self) -> None:
         """Check that each row has a value for each field."""
-        for row in self.rows:
+        for row in (*self.rows, *(self.for_people or ())):
             if len(row) != len(self.fields):
                 raise ValueError(f"table {self.name}: a row of {len(row)} values for {len(self.fields)} fields")
 
+    def columns(self) -> list[Field]:
+        """The fields that people see."""
+        return [field for field in self.fields if not field.hidden]
+
     def cells(self) -> list[list[str]]:
-        """The rows as a person reads them."""
-        return [[field.text(value) for field, value in zip(self.fields, row, strict=True)] for row in self.rows]
+        """The rows as a person reads them, of ``columns``."""
+        rows = self.rows if self.for_people is None else self.for_people
+        return [
+            [field.text(value) for field, value in zip(self.fields, row, strict=True) if not field.hidden]
+            for row in rows
+        ]
 
     def records(self) -> Iterator[dict[str, Value]]:
         """The rows as mappings from the fields' names."""

@@ -13,9 +13,9 @@ from schemas.retention import WHOLE, Retention
 
 __all__ = ["run"]
 
-SEQUENCES = 6
+SEQUENCES = 3
 LENGTH = 2048
-ROUNDS = 5
+ROUNDS = 6
 
 
 def run() -> Iterator[Comparison]:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from schemas.bits import encoding_named
 from schemas.create import create_run
 from schemas.layout import Dimensions, layer_peak_name, nonfinite_name, plan_arrays, position_peak_name
-from schemas.provenance import CorpusInfo, ModelInfo, RunInfo, SiteInfo, SoftwareInfo
+from schemas.provenance import CorpusInfo, ModelInfo, NormInfo, RunInfo, SiteInfo, SoftwareInfo
 from schemas.run import RunWriter
 
 __all__ = ["COMMAND", "as_stored", "decoded_values", "run_info", "write_store"]
@@ -53,8 +53,9 @@ def run_info(
     aliases: Mapping[str, str] | None = None,
     model: Mapping[str, Any] | None = None,
     retention: str = "slices",
+    norms: Mapping[str, NormInfo] | None = None,
 ) -> RunInfo:
-    """Attributes of a made-up run; ``model`` replaces fields of its ModelInfo."""
+    """Attributes of a made-up run; ``model`` replaces fields of its ModelInfo; ``norms`` are those that feed sites."""
     facts: dict[str, Any] = {
         "name": "tiny",
         "id": "tests/tiny",
@@ -75,7 +76,12 @@ def run_info(
         bits=encoding,  # type: ignore[arg-type]
         retention=retention,
         sites={
-            **{site: SiteInfo(modules=[f"layers.{i}.{site}" for i in range(dimensions.layers)]) for site in sites},
+            **{
+                site: SiteInfo(
+                    modules=[f"layers.{i}.{site}" for i in range(dimensions.layers)], norm=(norms or {}).get(site)
+                )
+                for site in sites
+            },
             **{alias: SiteInfo(alias=site) for alias, site in (aliases or {}).items()},
         },
         model=ModelInfo(**{**facts, **(model or {})}),
@@ -113,6 +119,8 @@ def write_store(
     model: Mapping[str, Any] | None = None,
     token_nll: Array | None = None,
     position_chunk: int | None = None,
+    norms: Mapping[str, NormInfo] | None = None,
+    beside: Mapping[str, Array] | None = None,
 ) -> dict[str, Array]:
     """Write a store and return what its sites hold, decoded to float32.
 
@@ -120,10 +128,12 @@ def write_store(
     ``missing`` lists (layer, sequence) cells left unwritten, and with them their sequence's position peaks;
     ``complete=False`` leaves out the last layer of the last sequence. ``position_chunk`` splits the slices along
     position, as capture does with long sequences. ``floor``: magnitude below which the slices alone are zeroed.
+    ``beside``: other arrays by name (``ln_mlp_gain``, ``expert_id``), those of ``norms`` among them.
     """
     layers, sequences, positions, features = next(iter(values.values())).shape
-    dimensions = Dimensions(layers, sequences, positions, features)
-    specs = plan_arrays(dimensions, list(values), encoding_named(encoding), slices=slices)
+    ranks, experts = ((beside or {}).get(name, np.empty(0)).shape[-1] for name in ("expert_id", "expert_peak"))
+    dimensions = Dimensions(layers, sequences, positions, features, ranks, experts)
+    specs = plan_arrays(dimensions, list(values), encoding_named(encoding), slices=slices, norms=norms)
     if position_chunk is not None:
         specs = tuple(
             dataclasses.replace(spec, chunks=(1, 1, min(position_chunk, positions), features))
@@ -136,9 +146,10 @@ def write_store(
         "token_id": np.zeros((sequences, positions), np.int32),
         "token_nll": nll.astype(np.float32),
         "token_mask": np.zeros((sequences, positions), np.uint8),
+        **(beside or {}),
     }
     retention = f"floor={floor}" if floor else "slices" if slices else "peaks"
-    info = run_info(dimensions, list(values), encoding, aliases=aliases, model=model, retention=retention)
+    info = run_info(dimensions, list(values), encoding, aliases=aliases, model=model, retention=retention, norms=norms)
     create_run(path, info, specs, contents)
     absent = set(missing) if complete else {*missing, (layers - 1, sequences - 1)}
     writer = RunWriter(path)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from analyze.bootstrap import RESAMPLES, SEED
 from analyze.quantities import decimal_text
 from analyze.results import Feature, Result
-from analyze.tables import Table, Value
+from analyze.tables import Table
 from analyze.wording import definition_words
 
 __all__ = ["render", "render_tables"]
@@ -31,11 +31,14 @@ def render(results: Sequence[Result], limit: int | None = None) -> Iterator[str]
 
 
 def render_tables(tables: Sequence[Table]) -> Iterator[str]:
-    """One object, ``{"tables": [...]}``: each with its name, title, rows as objects, and notes."""
+    """One object, ``{"tables": [...]}``: each with its name, title, what it is about, rows as objects, and notes."""
     yield '{"tables": ['
     for number, table in enumerate(tables):
         yield ("," if number else "") + f'\n{{\n  "table": {json.dumps(table.name)},'
-        yield f'\n  "title": {json.dumps(table.title)},\n  "rows": ['
+        yield f'\n  "title": {json.dumps(table.title)},'
+        for name, value in table.about.items():
+            yield f"\n  {json.dumps(name)}: {json.dumps(_value(value), allow_nan=False)},"
+        yield '\n  "rows": ['
         for place, record in enumerate(table.records()):
             values = {name: _value(value) for name, value in record.items()}
             yield ("," if place else "") + "\n    " + json.dumps(values, allow_nan=False)
@@ -43,7 +46,12 @@ def render_tables(tables: Sequence[Table]) -> Iterator[str]:
     yield "\n]}\n"
 
 
-def _value(value: Value) -> Value:
+def _value(value: Any) -> Any:
+    """``value`` with its floats as ``_number`` writes them."""
+    if isinstance(value, Mapping):
+        return {name: _value(held) for name, held in value.items()}
+    if isinstance(value, list | tuple):
+        return [_value(held) for held in value]
     return _number(value) if isinstance(value, float) else value
 
 

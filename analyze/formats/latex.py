@@ -44,7 +44,7 @@ def render_tables(tables: Sequence[Table]) -> Iterator[str]:
     """A table each, title and notes in its caption."""
     yield "% needs \\usepackage{booktabs}\n"
     for table in tables:
-        yield _latex_table(table.cells(), table.fields, " ".join([table.title.rstrip(".") + ".", *table.notes]))
+        yield _latex_table(table.cells(), table.columns(), " ".join([table.title.rstrip(".") + ".", *table.notes]))
 
 
 def _latex_table(cells: list[list[str]], columns: Sequence[Column[Any] | Field], caption: str) -> str:

@@ -31,7 +31,7 @@ def render_tables(tables: Sequence[Table]) -> Iterator[str]:
     """Each table under its title, its notes in a list below."""
     for number, table in enumerate(tables):
         yield ("\n" if number else "") + f"**{_escaped(table.title)}**\n\n"
-        yield _cells_table(table.cells(), table.fields)
+        yield _cells_table(table.cells(), table.columns())
         yield "".join(f"- {_escaped(line)}\n" for line in table.notes)
 
 

@@ -81,14 +81,15 @@ def render_tables(tables: Sequence[Table]) -> Iterator[str]:
     width = _width()
     for number, table in enumerate(tables):
         yield ("\n" if number else "") + textwrap.fill(table.title, min(width, 110)) + "\n"
-        cells = table.cells()
-        text = _layout(cells, table.fields)
+        cells, columns = table.cells(), table.columns()
+        headings = [field.heading.replace(" ", "\n") for field in columns]
+        text = _layout(cells, columns)
         if max(map(len, text.splitlines())) > width:
-            text = _layout(cells, table.fields, [field.heading.replace(" ", "\n") for field in table.fields])
+            text = _layout(cells, columns, headings)
         limit = 40
         while max(map(len, text.splitlines())) > width and limit >= 10:
-            widths = [None if field.right else limit for field in table.fields]
-            text = _layout(cells, table.fields, [field.heading.replace(" ", "\n") for field in table.fields], widths)
+            widths = [None if field.right else limit for field in columns]
+            text = _layout(cells, columns, headings, widths)
             limit -= 6
         yield text + "\n"
         if table.notes:

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from analyze.order import counts_at_least
 from analyze.quantities import decimal_text
+from analyze.statistics.hits import hits_of
 from analyze.statistics.piece import Piece
 from analyze.statistics.statistic import Context, Partial, Partials, Statistic
-from schemas.bits import threshold_bits
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -39,11 +38,7 @@ class Exceedances(Statistic):
         return min(map(Fraction, self.magnitudes))
 
     def chunk(self, piece: Piece) -> Partial:
-        encoding = piece.encoding
-        patterns = [threshold_bits(Fraction(m), encoding) for m in self.magnitudes]
-        edges = sorted({*patterns, encoding.infinity + 1})
-        reached = counts_at_least(piece.magnitudes, edges)
-        hits = reached[:, np.searchsorted(edges, patterns)] - reached[:, -1:]
+        hits = hits_of(piece, self.magnitudes, by="feature")
         return {"hits": hits, "rows": np.array(len(piece.position))}
 
     def combine(self, first: Partial, second: Partial) -> Partial:

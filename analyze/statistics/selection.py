@@ -64,11 +64,11 @@ class Chosen:
         return positions[kept[self.start : self.stop]]
 
 
-def choose(run: Run, selection: Selection = EVERYTHING) -> Chosen:
+def choose(run: Run, selection: Selection = EVERYTHING, *, slices: bool = True) -> Chosen:
     """What ``selection`` is of ``run``.
 
     Raises InputError for a site, layer, sequence, position or token class that the run has not, StoreError where its
-    slices were not kept, or it is partial and that was not asked for.
+    slices were not kept (unless they are not read: ``slices=False``), or it is partial and that was not asked for.
     """
     d = run.dimensions
     stored = tuple(run.info.stored_sites)
@@ -78,7 +78,7 @@ def choose(run: Run, selection: Selection = EVERYTHING) -> Chosen:
             raise InputError(f"{run.path} has no site {site!r}; it has: {', '.join(run.info.sites)}")
     arrays = tuple(run.info.site_array(site) for site in sites)
     for array in arrays:
-        if array not in run:
+        if slices and array not in run:
             raise StoreError(
                 f"{run.path} holds peaks only, no slices of {array!r}: capture the model again with --keep slices"
             )

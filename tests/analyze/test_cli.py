@@ -14,6 +14,7 @@ import pytest
 
 from analyze.cli import main
 from tests.analyze.conftest import Command
+from tests.analyze.criteria.mixture import make_mixture
 
 HEAVY = ("torch", "transformers", "dask", "xarray", "zarr", "numpy", "pydantic", "tabulate")
 
@@ -45,14 +46,14 @@ def test_an_answer_from_peaks_imports_no_dask(noisy_store: Path) -> None:
 
 
 def test_every_example_of_the_help_is_understood(
-    capsys: pytest.CaptureFixture[str], noisy_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     main(["--help"])
     examples = [line.strip() for line in capsys.readouterr().out.splitlines() if line.startswith("  analyze --store")]
     assert len(examples) >= 5
     monkeypatch.chdir(tmp_path)
     Path("runs").mkdir()
-    Path("runs/qwen3.zarr").symlink_to(noisy_store)
+    make_mixture(Path("runs/qwen3.zarr"))
     for example in examples:
         words = shlex.split(example.split(">")[0].replace("runs/*.zarr", "runs/qwen3.zarr"))
         assert main(words[1:]) == 0, example

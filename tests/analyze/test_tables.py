@@ -79,3 +79,12 @@ def test_a_terminal_table_fits(monkeypatch: pytest.MonkeyPatch, columns: str) ->
 @pytest.mark.parametrize("form", FORMATS)
 def test_no_rows_is_a_table_too(form: str) -> None:
     assert "".join(render_tables([Table("t", "T", SECOND.fields, ())], form))
+
+
+def test_people_see_other_rows_and_no_hidden_field_where_a_table_says_so() -> None:
+    fields = (Field("store", "Store", hidden=True), Field("position", "Position"), Field("hits", "Hits"))
+    table = Table("t", "Few", fields, (("a", 1, 2), ("a", 3, 4)), about={"limit": math.inf}, for_people=(("a", 3, 4),))
+    assert "".join(render_tables([table], "csv")).splitlines() == ["store,position,hits", "a,1,2", "a,3,4"]
+    assert "".join(render_tables([table], "table")).split() == ["Few", "Position", "Hits", "--------", "----", "3", "4"]
+    document = json.loads("".join(render_tables([table], "json")))["tables"][0]
+    assert (document["limit"], len(document["rows"])) == ("inf", 2)

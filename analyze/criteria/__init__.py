@@ -1,0 +1,56 @@
+"""Criteria beside the four definitions, a module each with its formula as ``CRITERION``; a new one is a new module."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from analyze.criterion import Criterion
+
+__all__ = ["criteria_named", "criterion_names", "load_criterion"]
+
+
+def criterion_names() -> tuple[str, ...]:
+    """Names of all criteria: those of this package's modules, which are not imported.
+
+    >>> "massive" in criterion_names(), "super-experts" in criterion_names()
+    (True, True)
+    """
+    return tuple(sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__)))
+
+
+def load_criterion(name: str) -> Criterion:
+    """The criterion called ``name``; raises InputError with the nearest names for any other.
+
+    >>> load_criterion("kurtosis").title
+    'Kurtosis of feature RMS'
+    """
+    known = criterion_names()
+    if name not in known:
+        import difflib
+
+        from schemas.errors import InputError  # which brings zarr, that the names alone do not need
+
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        meant = f"did you mean {' or '.join(near)}? All of them" if near else "there are"
+        raise InputError(f"no criterion is called {name!r}; {meant}: {', '.join(known)}")
+    criterion: Criterion = importlib.import_module(f"{__name__}.{name.replace('-', '_')}").CRITERION
+    return criterion
+
+
+def criteria_named(text: str) -> tuple[Criterion, ...]:
+    """The criteria of ``massive,kurtosis``, each once, or all of them for ``all``; raises InputError for others.
+
+    >>> [criterion.name for criterion in criteria_named("massive,kurtosis")]
+    ['massive', 'kurtosis']
+    """
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        from schemas.errors import InputError
+
+        raise InputError(f"--criteria {text!r} has an empty name: write them as massive,kurtosis, or all")
+    if "all" in names:
+        names = list(criterion_names())
+    return tuple(load_criterion(name) for name in dict.fromkeys(names))

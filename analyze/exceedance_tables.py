@@ -1,0 +1,207 @@
+"""Tables of exceedances by layer, by position and by expert."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from analyze.quantities import counted
+from analyze.tables import Field, Table, Value, percent, plain
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["exceedance_table"]
+
+_SHOWN_EXPERTS = 20
+_FIELDS = (
+    Field("store", "Store", right=False, hidden=True),
+    Field("model", "Model", right=False, hidden=True),
+)
+_EACH_ALONE = 4
+"""Positions below this have rows of their own for people; later ones are put together up to each power of two."""
+
+
+def exceedance_table(found: xr.Dataset) -> Table:
+    """The table of what ``exceedances_by`` found."""
+    return _TABLES[found.attrs["by"]](found)
+
+
+def _start(found: xr.Dataset) -> tuple[Value, ...]:
+    return (found.attrs["store"], found.attrs["model"])
+
+
+def _share(part: int, whole: int) -> float | None:
+    """Percent, or None of nothing."""
+    return 100 * part / whole if whole else None
+
+
+def _by_layer(found: xr.Dataset) -> Table:
+    fields = [
+        *_FIELDS,
+        Field("magnitude", "Magnitude", hidden=found.sizes["magnitude"] == 1),
+        Field("site", "Site", right=False),
+        Field("layer", "Layer"),
+        Field("hits", "Hits"),
+        Field("value_percent", "of values", text=_fine_percent),
+        Field("tokens", "Tokens hit"),
+        Field("token_percent", "of tokens", text=percent),
+        Field("features", "Features hit"),
+    ]
+    top = "top" in found
+    if top:
+        fields += [Field(f"top_{i}", f"Top {i}") for i in (1, 2, 3)] + [Field("median", "Median |X|")]
+    rows = []
+    for magnitude in found.magnitude.values.tolist():
+        for site in found.site.values.tolist():
+            for layer in found.layer.values.tolist():
+                cell = found.sel(magnitude=magnitude, site=site, layer=layer)
+                hits, tokens = int(cell.hits), int(cell.tokens)
+                rows.append(
+                    (
+                        *_start(found),
+                        magnitude,
+                        site,
+                        layer,
+                        hits,
+                        _share(hits, int(cell["values"])),
+                        tokens,
+                        _share(tokens, int(cell.looked_at)),
+                        int(cell.features),
+                        *([*map(plain, cell.top.values), plain(cell["median"].values[()])] if top else []),
+                    )
+                )
+    notes = [
+        _hit_note(found) + " Tokens and features: those with at least one.",
+        "Top 1, 2, 3 and the median of |X|: of each sequence's (position, feature) tensor, the mean over sequences."
+        if top
+        else "No largest and median |X|: the store keeps no values below its floor.",
+    ]
+    return _table(found, "layer", fields, rows, notes)
+
+
+def _by_position(found: xr.Dataset) -> Table:
+    fields = (
+        *_FIELDS,
+        Field("magnitude", "Magnitude", hidden=found.sizes["magnitude"] == 1),
+        Field("site", "Site", right=False),
+        Field("position", "Position"),
+        Field("hits", "Hits"),
+        Field("hits_per_token", "Hits per token and layer"),
+        Field("percent", "of all hits", text=percent),
+    )
+    layers, size = found.sizes["layer"], found.sizes["position"]
+    totals = found.hits.sum("layer")
+    counts = found.rows.isel(layer=0)
+
+    def rows(parts: list[range], names: list[Value]) -> Iterator[tuple[Value, ...]]:
+        for magnitude in found.magnitude.values.tolist():
+            for site in found.site.values.tolist():
+                hits = totals.sel(magnitude=magnitude, site=site).values
+                tokens = counts.sel(site=site).values
+                whole = int(hits.sum())
+                for part, name in zip(parts, names, strict=True):
+                    own, of = int(hits[part.start : part.stop].sum()), int(tokens[part.start : part.stop].sum())
+                    if of:
+                        yield (*_start(found), magnitude, site, name, own, own / (of * layers), _share(own, whole))
+
+    every = [range(i, i + 1) for i in range(size)]
+    binned = _bins(size)
+    names: list[Value] = [str(b.start) if len(b) == 1 else f"{b.start}-{b.stop - 1}" for b in binned]
+    note = f"{_hit_note(found)} Summed over {counted(layers, 'layer')} and all sequences analysed."
+    return _table(
+        found, "position", fields, list(rows(every, list(range(size)))), [note], for_people=tuple(rows(binned, names))
+    )
+
+
+def _bins(size: int) -> list[range]:
+    """0, 1, 2, 3, 4-7, 8-15 and so on."""
+    starts = list(range(min(_EACH_ALONE, size)))
+    while starts and starts[-1] < size:
+        starts.append(max(starts[-1] + 1, _EACH_ALONE) if starts[-1] < _EACH_ALONE else 2 * starts[-1])
+    return [range(a, min(b, size)) for a, b in zip(starts, [*starts[1:], size], strict=True) if a < min(b, size)]
+
+
+def _by_expert(found: xr.Dataset) -> Table:
+    fields = (
+        *_FIELDS,
+        Field("magnitude", "Magnitude", hidden=found.sizes["magnitude"] == 1),
+        Field("layer", "Layer"),
+        Field("expert", "Expert"),
+        Field("tokens", "Tokens"),
+        Field("hits", "Hits"),
+        Field("hits_per_token", "Hits per token"),
+        Field("features", "Features hit"),
+        Field("outlier_features", "Outlier features"),
+        Field("outlier_percent", "of features", text=_fine_percent),
+    )
+    features = found.attrs["features"]
+    rows: list[tuple[Value, ...]] = []
+    for magnitude in found.magnitude.values.tolist():
+        own = found.sel(magnitude=magnitude)
+        tokens, hits = own.tokens.values, own.hits.values
+        for i, expert in np.argwhere(tokens > 0):
+            outliers = int(own.outlier_features.values[i, expert])
+            count, of = int(hits[i, expert]), int(tokens[i, expert])
+            rows.append(
+                (
+                    *_start(found),
+                    magnitude,
+                    int(own.layer.values[i]),
+                    int(expert),
+                    of,
+                    count,
+                    count / of,
+                    int(own.features.values[i, expert]),
+                    outliers,
+                    _share(outliers, features),
+                )
+            )
+    notes = [
+        f"{_hit_note(found)} Of the hidden states that enter the experts (ln_mlp); a token counts with each of its "
+        "experts.",
+        f"Outlier features: those hit in at least {found.attrs['positions']} of the expert's tokens.",
+    ]
+    shown = tuple(sorted(rows, key=lambda row: (-float(row[7] or 0), row[3], row[4]))[:_SHOWN_EXPERTS])
+    if len(rows) > len(shown):
+        notes.append(f"The {len(shown)} of {len(rows):,} rows with most hits per token; json and csv have all.")
+    return _table(found, "expert", fields, rows, notes, for_people=shown)
+
+
+def _fine_percent(value: Value) -> str:
+    return f"{value:.3g}%" if isinstance(value, int | float) else "-"
+
+
+def _hit_note(found: xr.Dataset) -> str:
+    several = found.sizes["magnitude"] > 1
+    at = "the row's magnitude" if several else found.magnitude.values.tolist()[0]
+    units = " (X in units of the norm's gain)" if found.attrs["in_gain_units"] else ""
+    return f"Hits: values with |X| >= {at}{units}."
+
+
+def _table(
+    found: xr.Dataset,
+    by: str,
+    fields: Iterable[Field],
+    rows: Iterable[tuple[Value, ...]],
+    notes: Iterable[str],
+    for_people: tuple[tuple[Value, ...], ...] | None = None,
+) -> Table:
+    left_out = [f"Left out as corrupt: {line}." for line in found.attrs.get("excluded", [])]
+    return Table(
+        name=f"by-{by}",
+        title=f"Hits by {by}: {found.attrs['model']}",
+        fields=tuple(fields),
+        rows=tuple(rows),
+        notes=(*notes, *left_out),
+        about={name: found.attrs[name] for name in ("store", "model", "by", "in_gain_units")},
+        for_people=for_people,
+    )
+
+
+_TABLES: Mapping[str, Callable[[xr.Dataset], Table]] = MappingProxyType(
+    {"layer": _by_layer, "position": _by_position, "expert": _by_expert}
+)

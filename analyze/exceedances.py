@@ -1,0 +1,159 @@
+"""Exceedances by layer, by position and by expert: where in a model, and of which tokens, large values are."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping
+from fractions import Fraction
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from analyze.criteria.top_values import TopValues
+from analyze.opened import opened
+from analyze.quantities import Share, decimal_text, parse_magnitudes, parse_share
+from analyze.statistics.exceedances import Exceedances
+from analyze.statistics.expert_hits import ExpertHits
+from analyze.statistics.measure import measure
+from analyze.statistics.position_hits import PositionHits
+from analyze.statistics.selection import EVERYTHING, Selection, choose
+from analyze.statistics.statistic import Statistic
+from analyze.statistics.tensors import find_tensors
+from schemas.errors import InputError, StoreError
+from schemas.run import Run
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from analyze.asking import AnyRun
+
+__all__ = ["exceedances_by"]
+
+EXPERTS_SITE = "ln_mlp"
+"""The site whose tokens go to experts."""
+
+Measure = Callable[[list[Statistic], Selection], dict[str, Any]]
+
+
+def exceedances_by(
+    store: AnyRun,
+    by: str,
+    magnitude: str | float = "6",
+    selection: Selection = EVERYTHING,
+    *,
+    positions: str = "6%",
+    **options: Any,
+) -> xr.Dataset:
+    """Hits ``|x| >= magnitude`` by ``layer``, ``position`` or ``expert``: a Dataset whose counts are int64.
+
+    - layer: over (site, layer, magnitude) ``hits``, ``values`` looked at, ``tokens`` and ``features`` with at least one
+      hit; and, of stores with all values, ``top`` (site, layer, place) and ``median`` (site, layer): the three largest
+      magnitudes and the median one of a sequence, their means over sequences.
+    - position: ``hits`` (site, layer, position, magnitude), ``rows`` (site, layer, position) tokens looked at.
+    - expert: over (layer, expert, magnitude), of the tokens of ``ln_mlp`` that went to the expert, ``hits``,
+      ``features`` with at least one, and ``outlier_features``, hit in at least the share ``positions`` of them;
+      ``tokens`` (layer, expert). A token counts with each of its experts.
+
+    ``options`` are those of ``measure``. Raises InputError for another ``by``, StoreError where slices, values below a
+    floor or routing were not kept.
+
+    >>> exceedances_by("runs/tiny.zarr", "layer", "6,8").hits.sel(site="ln_attn").values.tolist()
+    [[24, 16], [24, 16]]
+    >>> exceedances_by("runs/tiny.zarr", "position").hits.sum(["site", "layer"]).values.ravel().tolist()
+    [12, 12, 12, 12, 12, 12, 12, 12]
+    """
+    run = opened(store)
+    if by not in _BY:
+        raise InputError(f"--by {by!r} is not known; there are: {', '.join(_BY)}")
+    magnitudes = tuple(decimal_text(m) for m in parse_magnitudes(str(magnitude)))
+    _require_above_floor(run, by, magnitudes)
+
+    def measured(statistics: list[Statistic], part: Selection) -> dict[str, Any]:
+        return measure(run, statistics, part, **options)
+
+    found: xr.Dataset = _BY[by](run, magnitudes, selection, parse_share(positions, "--positions"), measured)
+    found.attrs |= {
+        "by": by,
+        "store": os.fspath(run.path),
+        "model": run.info.model.name,
+        "features": run.dimensions.features,
+        "in_gain_units": selection.in_gain_units,
+    }
+    return found
+
+
+def _require_above_floor(run: Run, by: str, magnitudes: tuple[str, ...]) -> None:
+    if not run.retention.slices:
+        raise StoreError(
+            f"--by {by} reads slices, and {run.path} holds peaks only: capture the model again with --keep slices"
+        )
+    floor, least = run.retention.floor, min(magnitudes, key=Fraction)
+    if floor is not None and Fraction(least) < Fraction(floor):
+        raise StoreError(
+            f"--magnitude {least} is below {floor}, and {run.path} was captured with --keep floor={floor}: its slices, "
+            f"which --by {by} reads, are zero below that. Ask for {floor} or more, or capture the model again with "
+            "--keep slices"
+        )
+
+
+def _by_layer(run: Run, magnitudes: tuple[str, ...], selection: Selection, _: Share, measured: Measure) -> xr.Dataset:
+    statistics: list[Statistic] = [Exceedances(magnitudes), PositionHits(magnitudes, run.dimensions.positions)]
+    whole = run.retention.floor is None
+    chosen = choose(run, selection)
+    tensors, _reasons = find_tensors(run, chosen, ("norm output",))
+    if whole and tensors:
+        statistics.append(TopValues(tensors))
+    found = measured(statistics, selection)
+    by_feature, by_position = found["exceedances"], found["position-hits"]
+    rows = by_position.rows.sum("position")
+    answer: xr.Dataset = by_position[["tokens"]].assign(
+        hits=by_feature.hits.sum("feature"),
+        values=rows * run.dimensions.features,
+        features=(by_feature.hits > 0).sum("feature"),
+        looked_at=rows,
+    )
+    if whole and tensors:
+        top = found["top-values"].mean("sequence").rename(tensor="site")
+        answer = answer.assign(top=top.top, median=top["median"])
+    answer.attrs["excluded"] = by_position.attrs["excluded"]
+    return answer
+
+
+def _by_position(
+    run: Run, magnitudes: tuple[str, ...], selection: Selection, _: Share, measured: Measure
+) -> xr.Dataset:
+    found: xr.Dataset = measured([PositionHits(magnitudes, run.dimensions.positions)], selection)["position-hits"]
+    return found[["hits", "rows"]]
+
+
+def _by_expert(
+    run: Run, magnitudes: tuple[str, ...], selection: Selection, share: Share, measured: Measure
+) -> xr.Dataset:
+    if "expert_id" not in run:
+        routing = run.info.routing
+        why = (routing.absent if routing else None) or (
+            "it was captured by an older version" if run.info.model.experts else "the model has no experts"
+        )
+        raise StoreError(f"--by expert reads expert_id, which {run.path} has not: {why}")
+    if selection.sites not in (None, (EXPERTS_SITE,)):
+        asked = ",".join(selection.sites or ())
+        raise InputError(f"--by expert is about {EXPERTS_SITE}, whose tokens go to experts: leave out --sites {asked}")
+    experts = run.array("expert_peak").shape[-1] if "expert_peak" in run else int(run.info.model.experts or 0)
+    part = dataclasses.replace(selection, sites=(EXPERTS_SITE,))
+    found = measured([ExpertHits(magnitudes, experts)], part)["expert-hits"].isel(site=0, drop=True)
+    needed = np.array([share.of(int(n)) for n in found.tokens.values.ravel()]).reshape(found.tokens.shape)
+    enough = (found.tokens > 0) & (found.hits >= found.tokens.copy(data=np.maximum(needed, 1)))
+    answer: xr.Dataset = found[["tokens"]].assign(
+        hits=found.hits.sum("feature", dtype=np.int64),
+        features=(found.hits > 0).sum("feature"),
+        outlier_features=enough.sum("feature"),
+    )
+    answer.attrs = {"positions": share.text, "excluded": found.attrs.get("excluded", [])}
+    return answer
+
+
+_BY: Mapping[str, Callable[[Run, tuple[str, ...], Selection, Share, Measure], Any]] = MappingProxyType(
+    {"layer": _by_layer, "position": _by_position, "expert": _by_expert}
+)

@@ -1,0 +1,33 @@
+"""How many values of a piece reach each magnitude, by feature or by row."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from analyze.order import counts_at_least
+from analyze.statistics.piece import Piece
+from schemas.bits import ENCODINGS, threshold_bits
+
+__all__ = ["hits_of"]
+
+
+def hits_of(
+    piece: Piece, magnitudes: tuple[str, ...], rows: npt.NDArray[Any] | None = None, *, by: Literal["feature", "row"]
+) -> Any:
+    """Hits of ``rows`` of a piece (None: all) at ``magnitudes``, ``by`` feature or by row: (n, magnitude) int64.
+
+    In gain units, the values divided by the gain are compared, as float32.
+    """
+    encoding = ENCODINGS["float32"] if piece.in_gain_units else piece.encoding
+    patterns = piece.magnitudes
+    if piece.in_gain_units:
+        patterns = piece.values.view(np.uint32) & np.uint32(encoding.sign_mask - 1)
+    chosen = patterns if rows is None else patterns[rows]
+    thresholds = [threshold_bits(Fraction(m), encoding) for m in magnitudes]
+    edges = sorted({*thresholds, encoding.infinity + 1})
+    reached = counts_at_least(chosen.T if by == "row" else chosen, edges)
+    return reached[:, np.searchsorted(edges, thresholds)] - reached[:, -1:]

@@ -1,0 +1,126 @@
+"""Hits by layer, position and expert against counts of one value at a time."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+
+from analyze.evaluation import evaluate_criteria
+from analyze.exceedances import exceedances_by
+from analyze.statistics.selection import Selection
+from schemas.errors import InputError, StoreError
+from tests.analyze.criteria.mixture import EXPERTS, LAYERS, SEQUENCES, Made, make_mixture
+from tests.analyze.worlds import World, stored, worlds
+from tests.stores import write_store
+
+Array = npt.NDArray[Any]
+
+MAGNITUDES = ("0", "2", "6", "6.001", "100")
+
+
+def reaches(values: Array, magnitude: str) -> Array:
+    """Same shape: one comparison of fractions a value."""
+    hits = [
+        not math.isnan(v) and (math.isinf(v) or abs(Fraction(v)) >= Fraction(magnitude))
+        for v in values.ravel().tolist()
+    ]
+    return np.reshape(hits, values.shape)
+
+
+@pytest.fixture(scope="module")
+def mixture(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    return make_mixture(tmp_path_factory.mktemp("mixture") / "m.zarr", position_chunk=4)
+
+
+@settings(max_examples=15, deadline=None)
+@given(worlds())
+def test_by_layer_and_by_position(world: World) -> None:
+    with stored(world) as (path, held):
+        by_layer = exceedances_by(path, "layer", ",".join(MAGNITUDES))
+        by_position = exceedances_by(path, "position", ",".join(MAGNITUDES))
+    for (i, values), (k, magnitude) in itertools.product(enumerate(held), enumerate(MAGNITUDES)):
+        hits = reaches(values, magnitude)
+        cell = by_layer.isel(site=i, magnitude=k)
+        assert cell.hits.values.tolist() == hits.sum(axis=(1, 2, 3)).tolist()
+        assert cell.tokens.values.tolist() == hits.any(axis=3).sum(axis=(1, 2)).tolist()
+        assert cell.features.values.tolist() == hits.any(axis=(1, 2)).sum(axis=1).tolist()
+        assert (cell["values"] == values[0].size).all()
+        assert (by_position.isel(site=i, magnitude=k).hits.values == hits.sum(axis=(1, 3))).all()
+    assert (by_position.rows == held[0].shape[1]).all()
+    assert (by_position.hits.sum("position") == by_layer.hits).all()
+
+
+def test_the_largest_by_layer_are_those_of_the_criterion(mixture: Made) -> None:
+    by_layer = exceedances_by(mixture.path, "layer")
+    top = evaluate_criteria(mixture.path, "top-values")["top-values"]
+    for site in mixture.sites:
+        assert (by_layer["median"].sel(site=site) == top.middle.sel(tensor=site)).all()
+        assert (by_layer.top.sel(site=site, place=0) == top["first"].sel(tensor=site)).all()
+
+
+def test_a_part_of_the_positions(mixture: Made) -> None:
+    found = exceedances_by(mixture.path, "position", "2", Selection(positions=(3, 7), sites=("ln_mlp",)))
+    hits = reaches(mixture.sites["ln_mlp"], "2").sum(axis=(1, 3))
+    hits[:, [0, 1, 2, 7, 8, 9]] = 0
+    assert (found.hits.values[0, :, :, 0] == hits).all()
+    assert found.rows.values[0, 0].tolist() == [0, 0, 0, *[SEQUENCES] * 4, 0, 0, 0]
+
+
+def test_in_units_of_gain(mixture: Made) -> None:
+    found = exceedances_by(mixture.path, "layer", "0.05", Selection(in_gain_units=True))
+    for site, values in mixture.sites.items():
+        scaled = (values.astype(np.float64) / mixture.beside[f"{site}_gain"][:, None, None, :]).astype(np.float32)
+        assert found.hits.sel(site=site).values[:, 0].tolist() == reaches(scaled, "0.05").sum(axis=(1, 2, 3)).tolist()
+
+
+@pytest.mark.parametrize("share", ["6%", "50%", "100%"])
+def test_by_expert(mixture: Made, share: str) -> None:
+    found = exceedances_by(mixture.path, "expert", "1,2,4", positions=share)
+    values, ids = mixture.sites["ln_mlp"], mixture.beside["expert_id"]
+    for layer, expert, (k, magnitude) in itertools.product(range(LAYERS), range(EXPERTS), enumerate(("1", "2", "4"))):
+        own = (ids[layer] == expert).any(axis=-1)
+        hits = reaches(values[layer][own], magnitude)
+        cell = found.isel(layer=layer, expert=expert, magnitude=k)
+        assert cell.tokens == own.sum()
+        assert cell.hits == hits.sum()
+        assert cell.features == hits.any(axis=0).sum()
+        needed = Fraction(share.rstrip("%")) / 100 * int(own.sum())
+        outliers = [int(n) for n in hits.sum(axis=0) if own.any() and n >= needed]
+        assert cell.outlier_features == len([n for n in outliers if n])
+    assert not found.tokens.sel(layer=0).any()
+    assert not found.tokens.sel(expert=5).any()
+
+
+def test_what_cannot_be_grouped(mixture: Made, tmp_path: Path) -> None:
+    values = {"ln_mlp": np.ones((1, 1, 4, 3), np.float32)}
+    write_store(tmp_path / "dense.zarr", values)
+    with pytest.raises(StoreError, match=r"--by expert reads expert_id, .* the model has no experts"):
+        exceedances_by(tmp_path / "dense.zarr", "expert")
+    with pytest.raises(InputError, match=r"--by expert is about ln_mlp, .* leave out --sites ln_attn"):
+        exceedances_by(mixture.path, "expert", "6", Selection(sites=("ln_attn",)))
+    with pytest.raises(InputError, match="--by 'head' is not known; there are: layer, position, expert"):
+        exceedances_by(mixture.path, "head")
+    with pytest.raises(InputError, match="--positions '0%' is nothing"):
+        exceedances_by(mixture.path, "expert", positions="0%")
+
+
+def test_stores_that_kept_less(tmp_path: Path) -> None:
+    whole = make_mixture(tmp_path / "whole.zarr")
+    floor = make_mixture(tmp_path / "floor.zarr", floor="2")
+    peaks = make_mixture(tmp_path / "peaks.zarr", slices=False)
+    for by in ("layer", "position", "expert"):
+        with pytest.raises(StoreError, match=rf"--magnitude 1.5 is below 2, .* which --by {by} reads"):
+            exceedances_by(floor.path, by, "4,1.5")
+        with pytest.raises(StoreError, match=rf"--by {by} reads slices, .* --keep slices"):
+            exceedances_by(peaks.path, by)
+        assert (exceedances_by(floor.path, by, "2,4").hits == exceedances_by(whole.path, by, "2,4").hits).all()
+    assert "median" in exceedances_by(whole.path, "layer", "2")
+    assert "median" not in exceedances_by(floor.path, "layer", "2")
