@@ -13,9 +13,9 @@ from schemas.retention import WHOLE, Retention
 
 __all__ = ["run"]
 
-SEQUENCES = 3
+SEQUENCES = 6
 LENGTH = 2048
-ROUNDS = 6
+ROUNDS = 5
 
 
 def run() -> Iterator[Comparison]:

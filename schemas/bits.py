@@ -164,7 +164,9 @@ def decode(stored: BitArray, encoding: Encoding) -> npt.NDArray[np.float32]:
     stored = np.asarray(stored)
     decoded: npt.NDArray[np.float32]
     if encoding.name == "bfloat16":
-        decoded = (stored.astype(np.uint32) << np.uint32(16)).view(np.float32)
+        widened = stored.astype(np.uint32)
+        np.left_shift(widened, np.uint32(16), out=widened)
+        decoded = widened.view(np.float32)
     elif encoding.name == "float16":
         decoded = np.ascontiguousarray(stored).view(np.float16).reshape(stored.shape).astype(np.float32)
     else:

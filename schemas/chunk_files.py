@@ -26,6 +26,10 @@ from schemas.grid import Index, pieces
 
 __all__ = ["ChunkFiles", "chunk_file"]
 
+WRITTEN_BACK_BYTES = 256 * 1024
+"""Files of at least this size are sent on their way to the disk at once. Smaller ones, of which there are more, wait for
+the flush: each would be a transfer of its own."""
+
 
 def chunk_file(folder: str, array: zarr.Array[Any], coordinates: tuple[int, ...]) -> Path:
     """The file of the chunk at ``coordinates`` of the grid of an ``array`` that lies in the local ``folder``."""
@@ -85,8 +89,9 @@ def _put(file: Path, *parts: bytes) -> None:
         with open(temporary, "wb") as stream:
             for part in parts:
                 stream.write(part)
-            stream.flush()
-            start_writing_back(stream.fileno())
+            if sum(map(len, parts)) >= WRITTEN_BACK_BYTES:
+                stream.flush()
+                start_writing_back(stream.fileno())
         os.replace(temporary, file)
     except BaseException:
         with contextlib.suppress(OSError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from analyze.quantisation.statistic import Quantisation
 from analyze.statistics.exceedances import Exceedances
 from analyze.statistics.moments import Moments
 from analyze.statistics.statistic import Statistic
@@ -12,5 +13,5 @@ from analyze.statistics.statistic import Statistic
 __all__ = ["STATISTICS"]
 
 STATISTICS: Mapping[str, type[Statistic]] = MappingProxyType(
-    {statistic.name: statistic for statistic in (Exceedances, Moments)}
+    {statistic.name: statistic for statistic in (Exceedances, Moments, Quantisation)}
 )

@@ -133,11 +133,12 @@ def test_a_chunk_that_cannot_be_written_leaves_the_one_before_and_nothing_beside
     values = values_for(writer.array("ln_attn"), (0, 0))
     writer.write("ln_attn", (0, 0), values)
 
-    def full(descriptor: int) -> None:
+    def full(draft: str, file: Path) -> None:
+        assert Path(draft).stat().st_size > 0
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("schemas.chunk_files.start_writing_back", full)
-    with pytest.raises(OSError, match="No space left"):
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        patch.setattr("schemas.chunk_files.os.replace", full)
         writer.write("ln_attn", (0, 0), values + 1)
     np.testing.assert_array_equal(writer.read("ln_attn", (0, 0)), values)
     assert sorted(files_of(tmp_path / "run.zarr/ln_attn")) == ["c.0.0.0.0", "zarr.json"]
