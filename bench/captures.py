@@ -33,7 +33,9 @@ __all__ = ["CPU", "Stores", "default_plan", "fill_streamed"]
 CPU = torch.device("cpu")
 
 
-def default_plan(skeleton: Skeleton, sequences: int, length: int, retention: Retention = WHOLE) -> CapturePlan:
+def default_plan(
+    skeleton: Skeleton, sequences: int, length: int, retention: Retention = WHOLE, device: torch.device = CPU
+) -> CapturePlan:
     """What ``capture`` does with the model of ``skeleton``, in bfloat16, where no other flag is given."""
     return make_plan(
         skeleton.facts,
@@ -45,6 +47,7 @@ def default_plan(skeleton: Skeleton, sequences: int, length: int, retention: Ret
         coupling=coupling_of(skeleton.model, length),
         routing=find_routing(skeleton.model) if skeleton.facts.experts else None,
         retention=retention,
+        accelerated=device.type != "cpu",
     )
 
 
@@ -68,11 +71,16 @@ class Stores:
 
 
 def fill_streamed(
-    store: Path, plan: CapturePlan, checkpoint: Path, skeleton: Skeleton, token_id: npt.NDArray[Any]
+    store: Path,
+    plan: CapturePlan,
+    checkpoint: Path,
+    skeleton: Skeleton,
+    token_id: npt.NDArray[Any],
+    device: torch.device = CPU,
 ) -> None:
-    """Fill the empty ``store`` by the streamed engine, on the CPU; ``skeleton`` serves once."""
-    weights, writer = LayerWeights(checkpoint, skeleton, CPU), RunWriter(store)
+    """Fill the empty ``store`` by the streamed engine; ``skeleton`` serves once."""
+    weights, writer = LayerWeights(checkpoint, skeleton, device), RunWriter(store)
     checkpoints = LayerCheckpoints(writer)
     with Sink(writer, plan) as sink:
-        capture_streamed(weights, plan, token_id, range(len(token_id)), sink, checkpoints, skeleton.dtype, CPU)
+        capture_streamed(weights, plan, token_id, range(len(token_id)), sink, checkpoints, skeleton.dtype, device)
     checkpoints.remove()

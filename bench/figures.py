@@ -17,6 +17,9 @@ __all__ = ["DOCUMENT", "Row", "as_document", "as_table", "load", "record_geometr
 FIGURES = Path(__file__).with_name("figures.json")
 DOCUMENT = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 
+ON_ACCELERATOR = "accelerator"
+"""The benchmark whose rows are apart: another machine's."""
+
 Row = dict[str, str]
 """A row of a table: cells by column, in order."""
 
@@ -34,6 +37,14 @@ rounds tells how noisy the machine was. Seconds are medians and for orientation 
 rows of one benchmark.
 """
 
+ACCELERATOR = """\
+## On an accelerator
+
+Ratios and predictions as above, by `make bench ONLY=accelerator` on a machine that has one. Models are random: layers
+of Qwen3-30B's geometry, and a dense one of Llama 3.2 1B's. Forwards take an accelerator little time: what a capture
+adds is the host's work, and writing.
+"""
+
 GEOMETRY = """\
 ## Full geometry
 
@@ -43,9 +54,12 @@ weights, captured one layer at a time.
 
 
 def record_ratios(benchmark: str, rows: Sequence[Row], order: Sequence[str]) -> None:
-    """Replace the rows of ``benchmark`` and write the document; ``order``: all benchmarks, as they are shown."""
+    """Replace the rows of ``benchmark`` and write the document; ``order``: all benchmarks, as they are shown.
+
+    Those of the benchmark ON_ACCELERATOR are a table of their own.
+    """
     figures = load()
-    figures["ratios"][benchmark] = {"machine": _machine(), "rows": list(rows)}
+    figures["ratios"][benchmark] = {"machine": _machine(benchmark == ON_ACCELERATOR), "rows": list(rows)}
     figures["ratios"] = {name: figures["ratios"][name] for name in order if name in figures["ratios"]}
     _save(figures)
 
@@ -64,8 +78,15 @@ def as_table(rows: Sequence[Row]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def _machine() -> str:
-    return f"{os.cpu_count()} {platform.machine()} cores, Python {platform.python_version()}"
+def _machine(accelerator: bool = False) -> str:
+    machine = f"{os.cpu_count()} {platform.machine()} cores, Python {platform.python_version()}"
+    if not accelerator:
+        return machine
+    import torch
+
+    from capture.device import choose_device, device_name
+
+    return f"{device_name(choose_device('auto'))}, {machine}, torch {torch.__version__}"
 
 
 def load() -> dict[str, Any]:
@@ -78,14 +99,18 @@ def load() -> dict[str, Any]:
 
 def as_document(figures: dict[str, Any]) -> str:
     """The text of docs/benchmarks.md."""
-    ratios, geometry = figures["ratios"].values(), figures["geometry"].values()
+    held = figures["ratios"]
+    ratios = [part for name, part in held.items() if name != ON_ACCELERATOR]
+    accelerator = [part for name, part in held.items() if name == ON_ACCELERATOR]
+    geometry = figures["geometry"].values()
     parts = [INTRODUCTION]
-    for heading, held, rows in (
+    for heading, of, rows in (
         (RATIOS, ratios, [row for part in ratios for row in part["rows"]]),
+        (ACCELERATOR, accelerator, [row for part in accelerator for row in part["rows"]]),
         (GEOMETRY, geometry, [part["row"] for part in geometry]),
     ):
         if rows:
-            machines = "; ".join(dict.fromkeys(part["machine"] for part in held))
+            machines = "; ".join(dict.fromkeys(part["machine"] for part in of))
             parts.append(f"{heading}\nMeasured with {machines}.\n\n{as_table(rows)}")
     return "\n".join(parts)
 

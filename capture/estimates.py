@@ -91,6 +91,16 @@ KEPT_OF_A_LAYER = 0.7
 MOST_HEAP_BYTES = 32 * 2**20
 """glibc maps larger blocks by themselves."""
 
+ACCELERATOR_BYTES = 32 * 2**20
+"""On an accelerator: the matrix library's work space, an H100's."""
+LOADED_APART: Mapping[str | None, float] = MappingProxyType({None: 0.67, "mxfp4": 2.5, "fp8": 2.5})
+"""Of the largest layer, what loading a whole model takes on an accelerator beside the weights that are there: experts
+before they are one tensor, and what MXFP4 is unpacked with (float8: not measured)."""
+CELLS_ON_THE_WAY = 2
+"""Copies of hidden states on an accelerator that its host has not yet."""
+ACCELERATOR_BASE_BYTES = 1550 * 2**20
+"""Of its host: Python and its libraries with CUDA's, which BASE_BYTES is without."""
+
 FLOAT32 = 4
 SCORE_TENSORS = 3
 """Held at once by eager attention: products, masked products, weights."""
@@ -102,7 +112,8 @@ class Workload:
 
     ``sites`` is how many have arrays of their own, ``sequences`` how many this process fills, ``argument_bytes`` what
     layers are given for one sequence (``capture.coupling``), ``datasets`` whether the text is read with that library,
-    ``slices`` whether they are kept, ``avx512`` whether the CPU has such instructions.
+    ``slices`` whether they are kept, ``avx512`` whether the CPU has such instructions, ``accelerated`` whether the model
+    runs apart from the host's memory.
     """
 
     facts: ModelFacts
@@ -116,11 +127,12 @@ class Workload:
     datasets: bool = False
     slices: bool = True
     avx512: bool = True
+    accelerated: bool = False
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes at the peak of a capture, by what holds them."""
+    """Bytes at the peak of a capture, by what holds them, where the model runs."""
 
     weights: int
     """All of them; or what is outside the layers and two buffers of the largest layer's size, with float8 one more."""
@@ -133,6 +145,8 @@ class Memory:
     mapped: int = 0
     """Pages of the checkpoint's files beside the weights that were made of them: they count as this process's memory,
     and the system takes them back where it needs them."""
+    host: int = 0
+    """Of the host, where the model runs on an accelerator: libraries, a layer that is read, slices to be written."""
 
     @property
     def total(self) -> int:
@@ -178,11 +192,30 @@ def memory(workload: Workload) -> Memory:
     if workload.engine != "resident":
         layers = 3 if facts.quantisation == "fp8" else 2  # float8 is not dequantised in place
         weights = facts.outside_layers_bytes + layers * facts.largest_layer_bytes
-        return Memory(min(facts.parameter_bytes, weights), work, waiting)
+        return Memory(min(facts.parameter_bytes, weights), work, waiting, host=_host(workload))
+    if workload.accelerated:
+        loading = (
+            int(LOADED_APART.get(facts.quantisation, 1) * facts.largest_layer_bytes) if facts.converted_bytes else 0
+        )
+        return Memory(facts.parameter_bytes, max(work, loading), waiting, host=_host(workload))
     mapped = facts.converted_bytes
     if mapped == facts.checkpoint_bytes:
         mapped = max(0, mapped - (work - _base(workload)))
     return Memory(facts.parameter_bytes, work, waiting, mapped)
+
+
+def _host(load: Workload) -> int:
+    """What the host of an accelerator holds; pinned memory is given out by powers of two."""
+    if not load.accelerated:
+        return 0
+    staging = 0 if load.engine == "resident" else 1 << (load.facts.largest_layer_bytes - 1).bit_length()
+    return ACCELERATOR_BASE_BYTES + DATASETS_BYTES * load.datasets + staging + _slices_in_queue(load) // 2
+
+
+def _slices_in_queue(load: Workload) -> int:
+    d = load.dimensions
+    each = d.positions * d.features * load.encoding.itemsize
+    return min(QUEUE_BYTES, load.slices * load.sites * d.layers * load.sequences * each)
 
 
 def _base(load: Workload) -> int:
@@ -211,10 +244,11 @@ def _work(load: Workload) -> int:
     if facts.attention_implementation == "eager":
         layer += load.batch_size * facts.attention_heads * d.positions**2 * SCORE_TENSORS * itemsize
     peaks = (load.sites + 1) * hidden  # by position, and magnitudes that they are taken of
-    slices = load.slices * load.sites * d.layers * load.sequences * d.positions * d.features * itemsize
+    if load.accelerated:
+        return ACCELERATOR_BYTES + max(logits, layer) + peaks + CELLS_ON_THE_WAY * hidden
     # None wait where a layer takes long, all that may where writers get little of the processor: some are expected.
     most = max(logits + _kept_by_heap(load), layer)  # what the heap keeps serves the next layer
-    return _base(load) + most + peaks + min(QUEUE_BYTES, slices) // 5
+    return _base(load) + most + peaks + _slices_in_queue(load) // 5
 
 
 def _kept_by_heap(load: Workload) -> int:

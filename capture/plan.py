@@ -54,6 +54,8 @@ class CapturePlan:
     routing: Routing | None = None
     datasets: bool = False
     """Whether the text is read with the datasets library."""
+    accelerated: bool = False
+    """Whether the model runs on an accelerator, with memory of its own."""
     part: Part | None = None
     """Sequences that this process fills; None: all."""
 
@@ -103,6 +105,7 @@ class CapturePlan:
             self.datasets,
             self.retention.slices,
             "AVX512" in torch.backends.cpu.get_cpu_capability(),
+            self.accelerated,
         )
 
     @property
@@ -158,6 +161,7 @@ def make_plan(
     retention: Retention = WHOLE,
     codecs: Mapping[str, str] | None = None,
     datasets: bool = False,
+    accelerated: bool = False,
 ) -> CapturePlan:
     """The plan of a capture; ``routing`` is None for a dense model.
 
@@ -190,6 +194,7 @@ def make_plan(
         retention,
         routing=routing,
         datasets=datasets,
+        accelerated=accelerated,
         part=part,
     )
 
@@ -248,6 +253,7 @@ def describe_plan(
         shared = f" + {facts.shared_experts} shared" if facts.shared_experts else ""
         experts = f"; {facts.experts}{shared} experts, {facts.top_k} a token ({facts.routing})"
     work = human_bytes(plan.memory.work + plan.memory.waiting)
+    host = f"; the host about {human_bytes(plan.memory.host)}" if plan.memory.host else ""
     mapped = f", pages of the checkpoint {human_bytes(plan.memory.mapped)} (not needed)" if plan.memory.mapped else ""
     available = "unknown" if available_bytes is None else human_bytes(available_bytes)
     part = plan.part if plan.part and not plan.part.is_whole else None
@@ -270,7 +276,7 @@ def describe_plan(
         ("disk", f"{human_bytes(disk_free_bytes)} free"),
         *([("download", download)] if download else []),
         ("memory", f"about {human_bytes(plan.memory.total)} on {device} ({available} available): "
-                   f"weights {human_bytes(plan.memory.weights)}, work {work}{mapped}"),
+                   f"weights {human_bytes(plan.memory.weights)}, work {work}{mapped}{host}"),
         *([("time", time)] if time else []),
         *([("advice", advice)] if advice else []),
     ]  # fmt: skip

@@ -174,6 +174,7 @@ def prepare(settings: CaptureSettings) -> Prepared:
         retention=retention,
         codecs=codecs,
         datasets=text.is_remote,
+        accelerated=device.type != "cpu",
     )
     if existing is not None:
         plan = replace(plan, arrays=as_stored(plan.arrays, existing, codecs))

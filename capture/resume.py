@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 
+from capture.host_buffers import HostBuffers
 from schemas.durable import flush
 from schemas.run import Run
 
@@ -35,20 +36,23 @@ class LayerCheckpoints:
         self._run = run
         self._folder = Path(run.path, ".resume")
         self._files: set[Path] = set()
+        self._buffers = HostBuffers()
 
     def saver(
         self, batch: range, wanted: Sequence[int], done: int, hidden: torch.Tensor, peaks: Mapping[str, torch.Tensor]
     ) -> tuple[Callable[[], None], int]:
         """A call that makes durable that ``batch`` has been through ``done`` layers, and the bytes that it holds."""
         # Copies: the engine goes on with the peaks, and a layer may change its input in place.
-        tensors = {HIDDEN: hidden, **peaks}
-        kept = {name: tensor.to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+        copies = {name: self._buffers.copy(tensor) for name, tensor in {HIDDEN: hidden, **peaks}.items()}
         file = self._file(batch, wanted)
 
         def save() -> None:
             from safetensors import SafetensorError
             from safetensors.torch import save_file
 
+            for copy in copies.values():
+                copy.arrived()
+            kept = {name: copy.tensor for name, copy in copies.items()}
             draft = file.with_suffix(f".{uuid.uuid4().hex}.partial")  # another process may keep the same batch
             # Gone while this is written: another process has completed the store, and nothing needs to be kept.
             with contextlib.suppress(FileNotFoundError):
@@ -64,8 +68,10 @@ class LayerCheckpoints:
                 flush(draft)
                 draft.rename(file)
                 flush(self._folder)
+            for tensor in kept.values():
+                self._buffers.give_back(tensor)
 
-        return save, sum(tensor.nbytes for tensor in kept.values())
+        return save, sum(copy.tensor.nbytes for copy in copies.values())
 
     def load(
         self, batch: range, wanted: Sequence[int], hidden: torch.Tensor, sites: Sequence[str]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from capture.engines.lockstep import capture_lockstep
 from capture.engines.resident import capture_resident, load_model, placement
 from capture.engines.streamed import capture_streamed
 from capture.part import Part, whole_command
-from capture.plan import CapturePlan, routing_in_words, windows_in_words
+from capture.plan import CapturePlan, human_bytes, routing_in_words, windows_in_words
 from capture.preparation import CaptureSettings, Prepared, missing_sequences, prepare
 from capture.progress import Progress
 from capture.record import describe_run
@@ -100,6 +100,7 @@ def _execute(prepared: Prepared, corpus: Corpus, info: RunInfo, missing: list[in
     writer = RunWriter(store)
     checkpoints = LayerCheckpoints(writer)
     with (
+        _full_device(plan, device),
         contextlib.closing(weights.shards) if weights is not None else contextlib.nullcontext(),
         Progress(part, len(part.sequences) - len(missing), quiet=settings.quiet) as progress,
         Sink(writer, plan, committed=progress.advance) as sink,
@@ -116,6 +117,20 @@ def _execute(prepared: Prepared, corpus: Corpus, info: RunInfo, missing: list[in
     writer.sweep()
     remove_drafts(store)
     return missing
+
+
+@contextlib.contextmanager
+def _full_device(plan: CapturePlan, device: torch.device) -> Iterator[None]:
+    """Say what to do where the memory of ``device`` does not suffice: others may use it too."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        streams = "" if plan.engine != "resident" else "run the same command with --engine streamed or lockstep, or "
+        raise CapacityError(
+            f"the memory of {device} is full: about {human_bytes(plan.memory.needed)} were to be needed. What is "
+            f"committed is safe; {streams}free memory there and run the same command, or start anew with a smaller "
+            "--batch-size or --length"
+        ) from error
 
 
 def _weights(prepared: Prepared) -> tuple[LayerWeights | None, Any]:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 
 from capture.estimates import QUEUE_BYTES
-from capture.host_buffers import HostBuffers, HostCopy
+from capture.host_buffers import HostBuffers
 from capture.plan import CapturePlan
 from schemas.durable import is_full
 from schemas.errors import CaptureError, OutlierFeaturesError
@@ -151,13 +151,14 @@ class Sink:
             self._scratch = torch.empty_like(bits)
         magnitude = torch.bitwise_and(bits, self._encoding.sign_mask - 1, out=self._scratch)
         kept = bits.masked_fill(magnitude < self._floor, 0) if self._floor else bits  # NaN is above every floor
-        peak = magnitude.amax(dim=1)
-        nonfinite = torch.zeros(bits.shape[0], dtype=torch.int64, device=bits.device)
         # Asking an accelerator would wait for it: there, count always.
-        if bits.device.type != "cpu" or bool((peak >= self._encoding.infinity).any()):
+        peak = magnitude.amax(dim=1) if bits.device.type == "cpu" else None
+        if peak is None or bool((peak >= self._encoding.infinity).any()):
             nonfinite = (magnitude >= self._encoding.infinity).sum(dim=(1, 2))
             magnitude.masked_fill_(magnitude > self._encoding.infinity, 0)  # a NaN is never a hit
             peak = magnitude.amax(dim=1)
+        else:
+            nonfinite = torch.zeros(bits.shape[0], dtype=torch.int64)
         self.observe(layer_peak_name(site), layer, peak)
         self.observe(nonfinite_name(site), layer, nonfinite)
         if site in self.position_peaks:
@@ -167,9 +168,7 @@ class Sink:
             self.position_peaks[site] = magnitude.clone()
         if not self._keeps_slices:
             return
-        # A copy: the model may go on to change the tensor in place while it waits to be written.
-        host = self._buffers.copy(kept)
-        self._put(self._write_slices(site, layer, host), host.tensor.nbytes)
+        self._write_copy(site, (layer,), kept)  # the model may go on to change the tensor in place
 
     def observe(self, name: str, layer: int, values: torch.Tensor) -> None:
         """What the batch's sequences have in one layer of the array ``name``, whose dims begin with layer, sequence.
@@ -191,9 +190,7 @@ class Sink:
     def finish(self, token_nll: torch.Tensor) -> None:
         """End the batch: its peaks, counts and ``token_nll`` (batch, position), then, all written, its commit."""
         for site in self.sites:
-            position_peaks = self._stored(self.position_peaks[site].cpu())
-            for sequence in self._wanted:
-                self._write(position_peak_name(site), (sequence,), position_peaks[sequence - self._batch.start])
+            self._write_copy(position_peak_name(site), (), self.position_peaks[site])
         losses = token_nll.float().cpu().numpy()
         for sequence in self._wanted:
             self._write("token_nll", (sequence,), losses[sequence - self._batch.start])
@@ -252,17 +249,18 @@ class Sink:
     def _write(self, name: str, index: tuple[int | slice, ...], values: npt.NDArray[Any]) -> None:
         self._put(lambda: self._writer.write(name, index, values), values.nbytes)
 
-    def _write_slices(self, site: str, layer: int, host: HostCopy) -> Callable[[], None]:
-        wanted, start = self._wanted, self._batch.start
+    def _write_copy(self, name: str, before: tuple[int, ...], bits: torch.Tensor) -> None:
+        """Write ``bits`` (sequence, position, feature) as they are now, each sequence's at (*before, sequence)."""
+        wanted, start, host = self._wanted, self._batch.start, self._buffers.copy(bits)
 
         def write() -> None:
             host.arrived()
             values = self._stored(host.tensor)
             for sequence in wanted:
-                self._writer.write(site, (layer, sequence), values[sequence - start])
+                self._writer.write(name, (*before, sequence), values[sequence - start])
             self._buffers.give_back(host.tensor)
 
-        return write
+        self._put(write, host.tensor.nbytes)
 
     def _put(self, task: Callable[[], None], size: int) -> None:
         try:

@@ -49,6 +49,8 @@ def load_model(
 
     Recipes(Converter(skeleton), Shards.in_folder(folder)).require_complete(folder)
     options = dict(placed)
+    if not placed and device.type != "cpu":
+        options["device_map"] = {"": str(device)}  # straight there: the host need not hold the model
     if skeleton.facts.quantisation is not None:
         options["quantization_config"] = dequantising(skeleton.facts.quantisation)
     try:
@@ -61,7 +63,6 @@ def load_model(
             ignore_mismatched_sizes=True,  # named below; transformers would point to its log
             **options,
         )
-        model = model if placed else model.to(device)
     except torch.OutOfMemoryError:
         raise CapacityError(f"{folder} does not fit in the memory of {device}; use --device cpu") from None
     except (OSError, ValueError, RuntimeError) as error:

@@ -19,8 +19,9 @@ from capture.weights.recipes import Target
 
 __all__ = ["Arenas", "Layout"]
 
-ALIGNMENT = 64
-"""What torch's own memory has: kernels may choose their way by it, and with it the last bit of a sum."""
+ALIGNMENT = 512
+"""What torch's own memory has on an accelerator (a CPU's has 64): kernels may choose their way by it, and with it the
+last bit of a sum."""
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ __all__ = ["LayerWeights"]
 
 M_MMAP_THRESHOLD = -3
 """glibc's name for the size from which a block is mapped by itself, in malloc.h."""
-READERS = max(2, min(4, os.cpu_count() or 1))
+READERS = max(2, min(8, os.cpu_count() or 1))
 
 
 class LayerWeights:
@@ -180,8 +180,8 @@ class LayerWeights:
         """Say of any error in loading what was being loaded."""
         try:
             yield
-        except OutlierFeaturesError:  # a shard that could not be fetched is no fault of the checkpoint
-            raise
+        except (OutlierFeaturesError, torch.OutOfMemoryError):
+            raise  # a shard that could not be fetched, or a full device, is no fault of the checkpoint
         except (OSError, RuntimeError, ValueError) as error:
             raise InputError(f"{self._folder}: {where} cannot be loaded: {str(error).strip()[:300]}") from error
 

@@ -1,4 +1,4 @@
-"""What of the device code a CPU can show: copies, memory summed, and a model that accelerate has taken apart."""
+"""What of the device code a CPU can show: copies, memory, and a model that accelerate has taken apart."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from accelerate import dispatch_model
 from capture import device as devices
 from capture.device import available_memory_bytes, copied_to_host, devices_of, host_memory, staging_buffer
 from capture.engines.resident import placement
+from capture.estimates import BASE_BYTES, EXPERTS_BYTES
 from capture.host_buffers import HostBuffers
 from capture.part import Part
-from capture.plan import make_plan
+from capture.plan import describe_plan, human_bytes, make_plan
 from capture.sites import Site
 from schemas import ENCODINGS, Run
 from tests.capture.captures import POSITIONS, SEQUENCES, capture
@@ -71,6 +72,79 @@ def test_a_model_is_spread_where_one_device_is_too_small() -> None:
     spread = placement(plan, {GPUS[0]: plan.memory.total - 1, GPUS[1]: free, GPUS[2]: 1})
     assert spread["device_map"] == "auto"
     assert spread["max_memory"] == {0: plan.memory.total - 1 - plan.memory.work, 1: free - plan.memory.work, 2: 0}
+
+
+def test_buffers_of_two_shapes_are_both_used_again() -> None:
+    buffers, one, other = HostBuffers(), torch.zeros(2, 3), torch.zeros(3, dtype=torch.int16)
+    places = []
+    for _ in range(2):
+        copies = [buffers.copy(one), buffers.copy(other)]
+        places.append([copy.tensor.data_ptr() for copy in copies])
+        for copy in copies:
+            buffers.give_back(copy.tensor)
+    assert places[0] == places[1]
+
+
+def test_memory_of_an_accelerator_is_told_apart_from_its_hosts() -> None:
+    """Libraries, a layer that is read and slices that wait are in the host's; two layers and a batch's work are not."""
+    facts = replace(FACTS, parameter_bytes=60 * 10**9, largest_layer_bytes=1_200_000_000, outside_layers_bytes=10**9)
+    sites = (Site("ln_attn", ("model.layers.0.mixer", "model.layers.1.mixer")),)
+    shape: dict[str, Any] = {"part": Part(0, 1, 1), "length": 64, "batch_size": 1}
+    host, device = (make_plan(facts, sites, ENCODINGS["bfloat16"], **shape, accelerated=on) for on in (False, True))
+    assert host.memory.host == 0
+    assert device.memory.weights == host.memory.weights == facts.parameter_bytes
+    assert BASE_BYTES < host.memory.work - device.memory.work < BASE_BYTES + EXPERTS_BYTES
+    streamed = replace(device, engine="streamed")
+    assert streamed.memory.weights == 3_400_000_000
+    assert 2**31 < streamed.memory.host - device.memory.host + 2**20 < 2**31 + 2**21  # pinned memory: a power of two
+    loading = replace(device, facts=replace(facts, converted_bytes=10**9))
+    assert loading.memory.work == pytest.approx(0.67 * facts.largest_layer_bytes)
+    told = describe_plan(streamed, model="m", store="s", device="cuda:0", available_bytes=10**11, disk_free_bytes=1)
+    (row,) = [line for line in told.splitlines() if line.startswith("memory")]
+    assert "on cuda:0 (100 GB available)" in row
+    assert f"; the host about {human_bytes(streamed.memory.host)}" in row
+
+
+@pytest.mark.parametrize(
+    ("engine", "advice"),
+    [
+        ("resident", "run the same command with --engine streamed or lockstep, or free memory there"),
+        ("streamed", "is safe; free memory there and run the same command"),
+    ],
+)
+def test_a_device_that_is_full_is_named_and_the_store_is_finished_later(
+    engine: str,
+    advice: str,
+    checkpoint: Callable[[str], Path],
+    captured: Callable[..., Run],
+    text: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """In the middle of the second forward; torch raises this error for accelerators alone."""
+    from transformers.models.llama.modeling_llama import LlamaMLP
+
+    forward, calls = LlamaMLP.forward, 0
+
+    def fail(self: Any, *args: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 6:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return forward(self, *args)
+
+    monkeypatch.setattr(LlamaMLP, "forward", fail)
+    flags = ("--sequences", SEQUENCES, "--length", POSITIONS, "--engine", engine)
+    assert capture(checkpoint("llama"), tmp_path / "run.zarr", text, *flags) == 1
+    error = capsys.readouterr().err
+    assert "the memory of cpu is full: about " in error
+    assert advice in error
+    monkeypatch.undo()
+    assert capture(checkpoint("llama"), tmp_path / "run.zarr", text, *flags) == 0
+    run, whole = Run(tmp_path / "run.zarr"), captured("llama")
+    for array in whole.group.array_keys():
+        assert run.read(array).tobytes() == whole.read(array).tobytes(), array
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma3n", "qwen3_moe"])

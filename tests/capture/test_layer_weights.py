@@ -68,7 +68,8 @@ def test_the_bits_of_transformers(
             assert list(loaded) == list(expected)
             for name, tensor in loaded.items():
                 assert (tensor.dtype, tensor.stride()) == (expected[name].dtype, expected[name].stride()), name
-                assert tensor.data_ptr() % arena.ALIGNMENT == 0
+                assert tensor.data_ptr() % 64 == 0  # as torch's own on a CPU
+                assert tensor.storage_offset() * tensor.element_size() % arena.ALIGNMENT == 0
                 assert bits(tensor) == bits(expected[name]), name
             if index:
                 weights.release_layer(index - 1)

@@ -271,7 +271,7 @@ def test_an_error_of_the_model_drops_what_waits_and_is_not_replaced(store: Calla
     writer.may_write = threading.Event()
 
     def model() -> None:
-        with sink_of(writer) as sink:
+        with sink_of(writer, threads=1) as sink:
             feed(sink, zoo("bfloat16"), "bfloat16", range(2), [0, 1])
             threading.Timer(0.05, writer.may_write.set).start()
             raise KeyboardInterrupt
