@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from analyze.exceedances import exceedances_by as exceedances_by
     from analyze.formats import render as render
     from analyze.formats import render_tables as render_tables
+    from analyze.quantisation.answer import quantisation_errors as quantisation_errors
     from analyze.question import Question as Question
     from analyze.question import ask as ask
     from analyze.results import Result as Result
@@ -41,6 +42,7 @@ _HOMES = {
     "exceedances_by": "analyze.exceedances",
     "open_run": "schemas.dataset",
     "outliers": "analyze.asking",
+    "quantisation_errors": "analyze.quantisation.answer",
     "render": "analyze.formats",
     "render_tables": "analyze.formats",
     "sweep": "analyze.asking",
@@ -57,6 +59,7 @@ __all__ = [
     "exceedances_by",
     "open_run",
     "outliers",
+    "quantisation_errors",
     "render",
     "render_tables",
     "sweep",

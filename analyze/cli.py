@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from analyze.criteria import criterion_names
 from analyze.definitions import DEFAULT_DEFINITION, DEFINITIONS
 from analyze.formats import FORMATS
+from analyze.quantisation.flags import add_quantisation_flags
 
 __all__ = ["build_parser", "main"]
 
@@ -37,6 +38,8 @@ examples:
   analyze --store runs/qwen3.zarr --criteria massive,kurtosis
   analyze --store runs/qwen3.zarr --criteria all --by layer --format csv > criteria.csv
   analyze --store runs/qwen3.zarr --magnitude 6 --by position
+  analyze --store runs/qwen3.zarr --quantisation
+  analyze --store runs/qwen3.zarr --quantisation llm-int8,mxfp4 --alpha 5 --format csv > quantisation.csv
 
 exit status: 0 answered, 1 failed, 2 input that cannot be used, 130 interrupted"""
 
@@ -88,6 +91,7 @@ def build_parser() -> argparse.ArgumentParser:
         help=f"instead of counting outliers, evaluate all or some of: {', '.join(criterion_names())}",
     )
     group("--by", choices=BY, help="hits at --magnitude by layer, position or expert; or with --criteria, by layer")
+    add_quantisation_flags(parser)
     add("-q", "--quiet", action="store_true", help="no progress on stderr")
     return parser
 
@@ -123,19 +127,28 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    pieces = _tables(arguments) if arguments.criteria or arguments.by else _results(arguments)
-    for piece in pieces:
+    for piece in _pieces(arguments):
         sys.stdout.write(piece)
     sys.stdout.flush()
     return 0
 
 
+def _pieces(arguments: argparse.Namespace) -> Iterator[str]:
+    if arguments.quantisation is not None:
+        return _quantisation(arguments)
+    _refuse(arguments, _OF_QUANTISATION, "goes with --quantisation: add that, or leave it out")
+    return _tables(arguments) if arguments.criteria or arguments.by else _results(arguments)
+
+
+_OF_QUANTISATION = ("group_size", "alpha")
 _OF_DEFINITIONS = ("definition", "layers", "engine", "details", "features")
 
 
 def _tables(arguments: argparse.Namespace) -> Iterator[str]:
     """What --criteria and --by answer."""
-    _refuse(arguments, (*_OF_DEFINITIONS, *(() if arguments.criteria is None else ("magnitude", "positions"))))
+    asked = "--by" if arguments.criteria is None else "--criteria"
+    others = (*_OF_DEFINITIONS, *(() if arguments.criteria is None else ("magnitude", "positions")))
+    _refuse(arguments, others, f"goes with a definition of outliers, not with {asked}: leave one of them out")
     from analyze.criterion_tables import asked_tables
     from analyze.formats import render_tables
     from analyze.progress import shown_progress, silent_progress
@@ -153,14 +166,22 @@ def _tables(arguments: argparse.Namespace) -> Iterator[str]:
     return render_tables(tables, arguments.format)
 
 
-def _refuse(arguments: argparse.Namespace, names: Sequence[str]) -> None:
+def _quantisation(arguments: argparse.Namespace) -> Iterator[str]:
+    """What --quantisation answers."""
+    others = (*_OF_DEFINITIONS, "magnitude", "positions", "criteria", "by")
+    _refuse(arguments, others, "is another question than --quantisation: leave one of them out")
+    from analyze.quantisation.flags import quantisation_text
+
+    return quantisation_text(arguments)
+
+
+def _refuse(arguments: argparse.Namespace, names: Sequence[str], why: str) -> None:
     """Raise InputError for one of ``names`` that was given another value than its default."""
     from schemas.errors import InputError
 
-    asked = "--by" if arguments.criteria is None else "--criteria"
     for name in names:
         if getattr(arguments, name) != build_parser().get_default(name):
-            raise InputError(f"--{name} goes with a definition of outliers, not with {asked}: leave one of them out")
+            raise InputError(f"--{name.replace('_', '-')} {why}")
 
 
 def _results(arguments: argparse.Namespace) -> Iterator[str]:

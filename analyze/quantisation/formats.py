@@ -91,7 +91,8 @@ def chosen_formats(names: Sequence[str] | None) -> tuple[Format, ...]:
         return tuple(FORMATS.values())
     for name in names:
         if name not in FORMATS:
-            near = difflib.get_close_matches(name.lower(), FORMATS, n=3, cutoff=0.4)
+            near = [known for known in FORMATS if name and name.lower() in known]
+            near = near or difflib.get_close_matches(name.lower(), FORMATS, n=3, cutoff=0.4)
             known = f"nearest: {', '.join(near)}" if near else f"known: {', '.join(FORMATS)}"
             raise InputError(f"no quantisation format is called {name!r}; {known}")
     return tuple(entry for name, entry in FORMATS.items() if name in names)

@@ -27,8 +27,8 @@ POSITIONS = ("all", "without 0")
 """Which positions errors are taken over; the scales are those of all of them in both cases."""
 
 WHAT_IT_IS = (
-    "error of the activation at this site, each tensor rounded by itself: nothing is propagated, and it is not "
-    "perplexity"
+    "Error of the activation at its site, each sequence's tensor quantised by itself and put back: nothing is "
+    "propagated to later layers, no weight is quantised, and it is not perplexity."
 )
 
 _OF_TENSOR = ("values", "nonfinite", "nonzero", "signal", "magnitude")
@@ -122,7 +122,7 @@ class Quantisation(Statistic):
             data["outlier_columns"] = (("tokens_per_call", "site", "layer"), columns)
             data["calls"] = (("tokens_per_call", "site", "layer"), table[..., 1])
             coordinates["tokens_per_call"] = sizes
-        return xr.Dataset(data, coordinates, {"is": WHAT_IT_IS})
+        return xr.Dataset(data, coordinates, {"is": WHAT_IT_IS, "features": context.run.dimensions.features})
 
 
 def _distinct(piece: Piece) -> Distinct:
