@@ -12,6 +12,7 @@ from analyze.peaks import PeakSource, SequencePeaks, stored_peaks
 from analyze.plan import Plan, make_plan
 from analyze.progress import Progress, silent_progress
 from analyze.question import Question
+from analyze.resources import DEFAULT_RESOURCES, Resources
 from analyze.results import Result, assemble
 from analyze.tally import take_tally
 from schemas.errors import InputError
@@ -20,12 +21,18 @@ from schemas.run import Run
 
 if TYPE_CHECKING:
     from analyze.details import Details
+    from analyze.statistics.work import Excluded
 
 __all__ = ["answer", "peak_source", "refuse_zero_with_nan", "run_perplexity"]
 
 
-def answer(store: str | os.PathLike[str], question: Question, progress: Progress = silent_progress) -> list[Result]:
-    """One result for each of the question's magnitudes, in their order.
+def answer(
+    store: str | os.PathLike[str],
+    question: Question,
+    progress: Progress = silent_progress,
+    resources: Resources = DEFAULT_RESOURCES,
+) -> list[Result]:
+    """One result for each of the question's magnitudes, in their order; ``resources`` are for passes over the slices.
 
     Raises StoreError where ``store`` is no store, is partial or lacks what was asked of it, InputError for a site
     that it has not, CorruptChunkError naming a chunk that fails its checksum.
@@ -33,25 +40,44 @@ def answer(store: str | os.PathLike[str], question: Question, progress: Progress
     run = Run(store)
     plan = make_plan(run, question)
 
-    tally = take_tally(plan, peak_source(run, plan, progress))
+    excluded: list[Excluded] = []
+    tally = take_tally(plan, peak_source(run, plan, progress, resources, excluded))
     refuse_zero_with_nan(run, plan, tally.nonfinite)
     details: Details | None = None
     if question.details:
         from analyze.details import measure_details
 
-        details = measure_details(run, plan, tally.units, progress)
-    return assemble(os.fspath(store), run.info, plan, tally, details, run_perplexity(run, plan))
+        details = measure_details(run, plan, tally.units, progress, resources)
+    left_out = _left_out(excluded)
+    return assemble(os.fspath(store), run.info, plan, tally, details, run_perplexity(run, plan), left_out)
 
 
-def peak_source(run: Run, plan: Plan, progress: Progress = silent_progress) -> PeakSource:
-    """The peaks that ``plan`` is answered from: the stored ones, or anew from the slices."""
+def _left_out(excluded: list[Excluded]) -> tuple[str, ...]:
+    if not excluded:
+        return ()
+    from analyze.slices import excluded_words
+
+    return excluded_words(excluded)
+
+
+def peak_source(
+    run: Run,
+    plan: Plan,
+    progress: Progress = silent_progress,
+    resources: Resources = DEFAULT_RESOURCES,
+    excluded: list[Excluded] | None = None,
+) -> PeakSource:
+    """The peaks that ``plan`` is answered from: the stored ones, or anew from the slices.
+
+    Cells that are skipped because they cannot be read are added to ``excluded``.
+    """
 
     def source() -> Iterator[SequencePeaks]:
         if plan.count_engine == "peaks":
             return stored_peaks(run, plan)
         from analyze.slices import sliced_peaks  # Dask and xarray take two seconds: only where they are used
 
-        return sliced_peaks(run, plan, progress)
+        return sliced_peaks(run, plan, progress, resources, [] if excluded is None else excluded)
 
     return source
 

@@ -14,7 +14,8 @@ from analyze.order import counts_at_least
 from analyze.plan import Plan
 from analyze.progress import Progress
 from analyze.quartiles import Quartiles, signed_order_values, virtual_ranks
-from analyze.slices import open_slices, summed_over_chunks
+from analyze.resources import Resources
+from analyze.slices import summed_over_slices
 from analyze.units import Units
 from schemas.run import Run
 
@@ -64,7 +65,7 @@ class Details:
         )
 
 
-def measure_details(run: Run, plan: Plan, units: Units, progress: Progress) -> Details:
+def measure_details(run: Run, plan: Plan, units: Units, progress: Progress, resources: Resources) -> Details:
     """Details of ``units``: one pass over the slices for the counts, then one for quartiles (float32: two).
 
     Hits of a (sequence, feature) unit are those of its sequence; of a feature unit, of all analysed sequences. All
@@ -78,7 +79,6 @@ def measure_details(run: Run, plan: Plan, units: Units, progress: Progress) -> D
     features = np.unique(units.feature)
     edges = _edges(plan)
     shape = (2, features.size, len(edges))
-    dataset = open_slices(run, plan)
     total = np.zeros(shape, np.int64)
 
     def fill(rows: Counts, signs: Counts) -> None:
@@ -89,15 +89,17 @@ def measure_details(run: Run, plan: Plan, units: Units, progress: Progress) -> D
         ties[rows] = both[:, at] - both[:, above]
         two_sided[rows] = (found[0][:, nonzero] > 0) & (found[1][:, nonzero] > 0)
 
-    for sequence in progress(plan.sequences, "hits"):
-        signs = summed_over_chunks(dataset, plan, sequence, _signed_counts(plan, features, edges), total.size)
+    kernel = _signed_counts(plan, features, edges)
+    for sequence, signs in summed_over_slices(run, plan, kernel, total.size, progress, "hits", resources):
         total += signs.reshape(shape)
         if units.sequence is not None:
             fill(np.flatnonzero(units.sequence == sequence), signs.reshape(shape))
     if units.sequence is None:
         fill(np.arange(len(units)), total)
     common = _most_common(plan, units, features, total, edges)
-    return Details(hits, ties, two_sided, common, _quartiles(run, plan, features, total, edges, common, progress))
+    return Details(
+        hits, ties, two_sided, common, _quartiles(run, plan, features, total, edges, common, progress, resources)
+    )
 
 
 def _edges_of(plan: Plan, which: str) -> Counts:
@@ -160,6 +162,7 @@ def _quartiles(
     edges: Counts,
     common: tuple[tuple[int, int] | None, ...],
     progress: Progress,
+    resources: Resources,
 ) -> tuple[Quartiles | None, ...]:
     """Quartiles of the signed hits of the most common feature at each threshold.
 
@@ -183,7 +186,7 @@ def _quartiles(
         )
         ranks.append((feature, found))
         wanted.setdefault(feature, set()).update(rank for low, high, _ in found for rank in (low, high))
-    values = signed_order_values(run, plan, wanted, progress)
+    values = signed_order_values(run, plan, wanted, progress, resources)
     return tuple(
         None
         if known is None

@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from analyze.plan import Plan
 from analyze.progress import Progress
-from analyze.slices import open_slices, summed_over_chunks
+from analyze.resources import Resources
+from analyze.slices import summed_over_slices
 from schemas.bits import Encoding, magnitude_value
 from schemas.run import Run
 
@@ -64,7 +65,7 @@ def virtual_ranks(n: int) -> tuple[tuple[int, int, Fraction], ...]:
 
 
 def signed_order_values(
-    run: Run, plan: Plan, wanted: Mapping[int, Set[int]], progress: Progress
+    run: Run, plan: Plan, wanted: Mapping[int, Set[int]], progress: Progress, resources: Resources
 ) -> dict[tuple[int, int], Value]:
     """The value at each wanted rank, from 0 for the lowest, among a feature's hits at the smallest threshold.
 
@@ -76,7 +77,7 @@ def signed_order_values(
     lowest = -(plan.encoding.infinity >> shift) - 1
     bins = 2 * -lowest + 1
     groups = [(feature, lowest, lowest + bins) for feature in sorted(wanted)]
-    coarse = _histograms(run, plan, groups, shift, progress)
+    coarse = _histograms(run, plan, groups, shift, progress, resources)
     found: dict[tuple[int, int], int] = {}
     inside: dict[tuple[int, int], list[tuple[int, int]]] = {}
     for (feature, *_), counts in zip(groups, coarse, strict=True):
@@ -85,7 +86,7 @@ def signed_order_values(
             inside.setdefault((feature, place + lowest), []).append((rank, left))
     if shift:
         fine_groups = [(feature, bin_ << shift, (bin_ + 1) << shift) for feature, bin_ in sorted(inside)]
-        fine = _histograms(run, plan, fine_groups, 0, progress)
+        fine = _histograms(run, plan, fine_groups, 0, progress, resources)
         for (feature, start, _), counts in zip(fine_groups, fine, strict=True):
             for rank, left in inside[feature, start >> shift]:
                 found[feature, rank] = start + next(iter(_locate(counts, {left}).values()))[0]
@@ -100,10 +101,9 @@ def _locate(counts: Counts, ranks: Set[int]) -> dict[int, tuple[int, int]]:
 
 
 def _histograms(
-    run: Run, plan: Plan, groups: list[tuple[int, int, int]], shift: int, progress: Progress
+    run: Run, plan: Plan, groups: list[tuple[int, int, int]], shift: int, progress: Progress, resources: Resources
 ) -> list[Counts]:
     """For each (feature, start, stop): counts of its shifted signed patterns of hits in [start, stop)."""
-    dataset = open_slices(run, plan)
     found: list[Counts] = []
     for first in range(0, len(groups), _TOGETHER):
         some = groups[first : first + _TOGETHER]
@@ -115,8 +115,8 @@ def _histograms(
                 [_histogram(chunk[:, feature], plan, shift, start, stop) for feature, start, stop in some]
             )
 
-        for sequence in progress(plan.sequences, "quartiles"):
-            total += summed_over_chunks(dataset, plan, sequence, kernel, total.size)
+        for _, counts in summed_over_slices(run, plan, kernel, total.size, progress, "quartiles", resources):
+            total += counts
         found += np.split(total, np.cumsum(sizes)[:-1])
     return found
 

@@ -45,7 +45,7 @@ class Result:
 
     ``by_sequence`` has, for each analysed sequence, the features that meet the rule in it alone; ``interval`` is
     the bootstrap 95% interval of their mean. Means over counted units are None where nothing is counted.
-    ``perplexity`` is that of the analysed tokens.
+    ``perplexity`` is that of the analysed tokens. ``excluded``: cells that could not be read and were skipped.
     """
 
     store: str
@@ -60,6 +60,7 @@ class Result:
     mean_position_percent: float | None
     nonfinite: int
     perplexity: Perplexity
+    excluded: tuple[str, ...]
     detail: Detail | None
     tally: Tally
     threshold: int
@@ -95,7 +96,13 @@ class Result:
 
 
 def assemble(
-    store: str, info: RunInfo, plan: Plan, tally: Tally, details: Details | None, perplexity: Perplexity
+    store: str,
+    info: RunInfo,
+    plan: Plan,
+    tally: Tally,
+    details: Details | None,
+    perplexity: Perplexity,
+    excluded: tuple[str, ...] = (),
 ) -> list[Result]:
     """A result for each magnitude of the plan's question, in its order."""
     by_threshold = [tally.by_sequence(pattern) for pattern in plan.thresholds]
@@ -118,6 +125,7 @@ def assemble(
                 mean_position_percent=_mean_percent(coverage.positions, coverage.positions_total),
                 nonfinite=tally.nonfinite,
                 perplexity=perplexity,
+                excluded=excluded,
                 detail=None if details is None else details.at(threshold, count),
                 tally=tally,
                 threshold=threshold,

@@ -117,6 +117,12 @@ def notes(results: Sequence[Result]) -> list[str]:
                 f"{label(result, stores)}: {counted(result.nonfinite, 'value')} {_are(result.nonfinite)} NaN or "
                 "infinite; NaN is never a hit, an infinity always is."
             )
+        if result.excluded:
+            lines.append(
+                f"{label(result, stores)}: {counted(len(result.excluded), 'cell')} could not be read and "
+                f"{'was' if len(result.excluded) == 1 else 'were'} skipped, as if without hits: "
+                f"{'; '.join(result.excluded[:8])}{'; and others' if len(result.excluded) > 8 else ''}."
+            )
         found = result.perplexity
         if found.nonfinite_losses:
             lines.append(

@@ -1,4 +1,4 @@
-"""An array's chunks read from their files into memory that is used again: zarr-python's own bits, at a multiple of its speed.
+"""An array's chunks read from their files into memory that is used again: zarr-python's bits, at twice its speed.
 
 Only what this project writes is read here: local files of little-endian bytes, Blosc, crc32c. Anything else, and
 anything that goes wrong, is left to zarr-python: see ``ChunkReader.read``.
@@ -42,7 +42,7 @@ class ChunkReader:
 
     @classmethod
     def of(cls, folder: str, array: zarr.Array[Any]) -> ChunkReader | None:
-        """None where ``array`` has other codecs than little-endian bytes, Blosc, crc32c, or this machine is big-endian."""
+        """None where ``array`` has other codecs than little-endian bytes, Blosc, crc32c, or this is big-endian."""
         match tuple(array.metadata.codecs):  # type: ignore[union-attr]
             case (BytesCodec() as order, BloscCodec(), Crc32cCodec()) if order.endian != Endian.big:
                 return cls(folder, array) if sys.byteorder == "little" and os.path.isdir(folder) else None

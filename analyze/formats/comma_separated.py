@@ -50,6 +50,7 @@ PLAIN_COLUMNS: tuple[tuple[str, Callable[[Result], Plain]], ...] = (
     ("mean_layer_percent", lambda r: r.mean_layer_percent),
     ("mean_position_percent", lambda r: r.mean_position_percent),
     ("nonfinite_values", lambda r: r.nonfinite),
+    ("excluded_cells", lambda r: len(r.excluded)),
     ("perplexity", lambda r: r.perplexity.value),
     ("nonfinite_losses", lambda r: r.perplexity.nonfinite_losses),
     ("total_hits", lambda r: None if r.detail is None else int(r.detail.hits.sum())),

@@ -95,6 +95,7 @@ def _result_record(result: Result) -> dict[str, Any]:
         "mean_layer_percent": result.mean_layer_percent,
         "mean_position_percent": result.mean_position_percent,
         "nonfinite_values": result.nonfinite,
+        "excluded_cells": list(result.excluded),
         "perplexity": _number(result.perplexity.value),
         "losses": result.perplexity.losses,
         "nonfinite_losses": result.perplexity.nonfinite_losses,

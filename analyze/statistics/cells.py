@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
+import threading
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
@@ -11,101 +14,119 @@ import numpy.typing as npt
 
 from analyze.statistics.piece import Piece
 from analyze.statistics.selection import Chosen
-from schemas.run import Run
+from schemas.chunk_reading import ChunkReader, UnreadableChunkError
+from schemas.run import Run, is_url
 
 __all__ = ["CellReader", "row_parts"]
 
 Positions = npt.NDArray[np.int64]
+Rows = npt.NDArray[Any]
 
 
 def row_parts(positions: Positions, chunk: int) -> list[slice]:
-    """Rows of ``positions``, ascending, that lie in one chunk of ``chunk`` positions each."""
-    ends = np.searchsorted(positions, np.arange(chunk, int(positions[-1]) + 1 + chunk, chunk)) if positions.size else []
-    parts, start = [], 0
-    for end in map(int, ends):
-        if end > start:
-            parts.append(slice(start, end))
-        start = end
-    return parts
+    """Rows of ``positions``, ascending, that lie in one chunk of ``chunk`` positions each.
+
+    >>> row_parts(np.array([1, 2, 5, 9]), 3)
+    [slice(0, 1, None), slice(1, 3, None), slice(3, 4, None)]
+    """
+    starts = np.flatnonzero(np.diff(positions // chunk, prepend=-1)).tolist()
+    return [slice(start, stop) for start, stop in zip(starts, [*starts[1:], positions.size], strict=False)]
 
 
 class CellReader:
-    """Reads cells of one store; may be used from several threads."""
+    """Reads cells of one store; may be used from several threads, each of which has its own memory to read into."""
 
     def __init__(self, run: Run, chosen: Chosen) -> None:
         self.run = run
         self.chosen = chosen
-        self._positions = lru_cache(maxsize=64)(lambda sequence: chosen.positions(run, sequence))
+        self._own = threading.local()
+        self.positions = lru_cache(maxsize=64)(lambda sequence: chosen.positions(run, sequence))
         self._whole = lru_cache(maxsize=12)(self._read_whole)
-
-    def positions(self, sequence: int) -> Positions:
-        """The chosen positions of a sequence."""
-        return self._positions(sequence)
+        self._thin = lru_cache(maxsize=None)(self._thin_reader)
 
     def parts(self, array: str, sequence: int) -> list[slice]:
-        """Rows of each part in which a cell is given: one for each chunk of positions."""
+        """Rows of each part of a cell: one for each chunk of positions."""
         return row_parts(self.positions(sequence), self.run.array(array).chunks[2])
 
     def piece(self, site: str, array: str, layer: int, sequence: int, rows: slice | None = None) -> Piece:
-        """Rows of a cell, of all its chosen ones where ``rows`` is None."""
+        """Rows of a cell, of all its chosen ones where ``rows`` is None: until this thread reads the next piece.
+
+        Raises CorruptChunkError where a chunk fails its checksum or is missing.
+        """
         positions = self.positions(sequence)
         start = 0
         if rows is not None:
             positions, start = positions[rows], rows.start
-        stored = self._rows(array, (layer, sequence), positions)
         return Piece(
-            site,
-            array,
-            layer,
-            sequence,
-            positions,
-            start,
-            stored,
-            self.run.encoding,
-            self.chosen.in_gain_units,
-            self.run.info.sites[array].norm,
-            self._beside,
+            site=site,
+            array=array,
+            layer=layer,
+            sequence=sequence,
+            position=positions,
+            start=start,
+            stored=self._rows(array, (layer, sequence), positions),
+            encoding=self.run.encoding,
+            in_gain_units=self.chosen.in_gain_units,
+            norm=self.run.info.sites[array].norm,
+            read_beside=self._beside,
         )
 
     def split(self, whole: Piece) -> Iterator[Piece]:
-        """A cell's piece as its parts."""
+        """A cell's piece as its parts, without reading anything again."""
         for rows in self.parts(whole.array, whole.sequence):
-            yield Piece(
-                whole.site,
-                whole.array,
-                whole.layer,
-                whole.sequence,
-                whole.position[rows],
-                rows.start,
-                whole.stored[rows],
-                whole.encoding,
-                whole.in_gain_units,
-                whole.norm,
-                whole.read_beside,
-            )
+            yield dataclasses.replace(whole, position=whole.position[rows], start=rows.start, stored=whole.stored[rows])
 
-    def _rows(self, array: str, cell: tuple[int, int], positions: Positions) -> npt.NDArray[Any]:
+    def _rows(self, array: str, cell: tuple[int, int], positions: Positions) -> Rows:
         """(row, feature) stored values of a cell at ``positions``."""
         if not positions.size:
             return np.empty((0, self.run.dimensions.features), self.run.array(array).dtype)
         first, last = int(positions[0]), int(positions[-1]) + 1
-        held = self.run.read(array, (*cell, slice(first, last)))
+        held = self._span(array, cell, first, last)
         return held if last - first == positions.size else held[positions - first]
 
-    def _beside(self, name: str, layer: int, sequence: int, positions: Positions) -> npt.NDArray[Any] | None:
+    def _span(self, array: str, cell: tuple[int, int], first: int, last: int) -> Rows:
+        thin = self._thin(array)
+        if thin is not None:
+            size = thin.shape[2]
+            chunks = range(first // size, -(-last // size))
+            into = self._memory(array, len(chunks) * size, thin)
+            try:
+                for place, chunk in enumerate(chunks):
+                    thin.read((*cell, chunk, 0), into[place * size : (place + 1) * size])
+                return into[first - chunks.start * size : last - chunks.start * size]
+            except UnreadableChunkError:
+                pass  # zarr's read says what is wrong
+        return self.run.read(array, (*cell, slice(first, last)))
+
+    def _thin_reader(self, array: str) -> ChunkReader | None:
+        """A reader of whole chunks, which are cells or parts of them along position; None where zarr is to read."""
+        held = self.run.array(array)
+        if is_url(self.run.path) or held.chunks[:2] != (1, 1) or held.chunks[3] != held.shape[3]:
+            return None
+        return ChunkReader.of(os.path.join(self.run.path, array), held)
+
+    def _memory(self, array: str, rows: int, thin: ChunkReader) -> Rows:
+        """This thread's memory for rows of ``array``."""
+        held: dict[str, Rows] = self._own.__dict__.setdefault("memory", {})
+        if array not in held or len(held[array]) < rows:
+            held[array] = np.empty((rows, thin.shape[3]), thin.dtype)
+        return held[array][:rows]
+
+    def _beside(self, name: str, layer: int, sequence: int, positions: Positions) -> Rows | None:
         if name not in self.run:
             return None
-        dims = self.run.array(name).metadata.dimension_names or ()  # type: ignore[union-attr]
+        dims = self._dims(name)
         if dims == ("layer", "sequence", "position", "feature"):
             return self._rows(name, (layer, sequence), positions)
         held = self._whole(name, sequence if "sequence" in dims else None)
-        where: list[Any] = [
-            {"layer": layer, "position": positions}.get(dim, slice(None)) for dim in dims if dim != "sequence"
-        ]
-        found: npt.NDArray[Any] = held[tuple(where)]
+        picked: dict[str, Any] = {"layer": layer, "position": positions}
+        found: Rows = held[tuple(picked.get(dim, slice(None)) for dim in dims if dim != "sequence")]
         return found
 
-    def _read_whole(self, name: str, sequence: int | None) -> npt.NDArray[Any]:
+    def _dims(self, name: str) -> tuple[str, ...]:
+        return tuple(map(str, self.run.array(name).metadata.dimension_names or ()))  # type: ignore[union-attr]
+
+    def _read_whole(self, name: str, sequence: int | None) -> Rows:
         """Of an array beside the slices, all layers of one sequence: its chunks are that large."""
-        dims = self.run.array(name).metadata.dimension_names or ()  # type: ignore[union-attr]
-        return self.run.read(name, tuple(sequence if dim == "sequence" else slice(None) for dim in dims))
+        index = [slice(None) if dim != "sequence" or sequence is None else sequence for dim in self._dims(name)]
+        return self.run.read(name, tuple(index))

@@ -1,30 +1,57 @@
-"""One pass over the slices for any number of statistics, on Dask."""
+"""Any number of statistics of a store, in one pass over its slices."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import dask
-from dask.delayed import delayed
-
+from analyze.memory import default_memory_limit, resident_bytes
 from analyze.progress import Progress, silent_progress
 from analyze.quantities import decimal_text
+from analyze.resources import Resources
 from analyze.statistics.cells import CellReader
+from analyze.statistics.pass_plan import PassPlan, plan_pass
+from analyze.statistics.passes import Pass
+from analyze.statistics.scheduler import Scheduler, open_scheduler
 from analyze.statistics.selection import EVERYTHING, Chosen, Selection, choose
-from analyze.statistics.statistic import Context, Statistic
-from analyze.statistics.work import Block, Found, merge, work
+from analyze.statistics.statistic import Context, Key, Partial, Statistic
+from analyze.statistics.work import Excluded, merged
+from schemas.bits import threshold_bits
 from schemas.errors import StoreError
 from schemas.run import Run
 
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["measure"]
+__all__ = ["measure", "prepare"]
 
-_BLOCK_BYTES = 64 * 2**20
-"""Decoded bytes of the cells that one task reads, one after another."""
+
+def prepare(
+    run: Run,
+    chosen: Chosen,
+    statistics: Sequence[Statistic],
+    resources: Resources,
+    scheduler: Scheduler,
+    *,
+    streamed: bool = False,
+) -> PassPlan:
+    """How the pass will be made; raises InputError or StoreError for what cannot be measured, or not in that memory."""
+    for statistic in statistics:
+        _require(run, chosen, statistic)
+    import xarray  # noqa: F401  # so that what the process holds already counts it
+
+    from analyze.statistics import peak_kernel  # noqa: F401
+
+    return plan_pass(
+        run,
+        chosen,
+        statistics,
+        memory_limit=resources.memory_limit or default_memory_limit(),
+        threads=scheduler.workers,
+        base_bytes=resident_bytes(),
+        streamed=streamed,
+    )
 
 
 def measure(
@@ -32,29 +59,70 @@ def measure(
     statistics: Sequence[Statistic],
     selection: Selection = EVERYTHING,
     *,
+    memory_limit: int | None = None,
+    threads: int | None = None,
+    scheduler: str | None = None,
     progress: Progress = silent_progress,
     skip_corrupt: bool = False,
 ) -> dict[str, xr.Dataset]:
     """The result of each statistic, by its name: what its own docstring says, of the selected part of ``run``.
 
-    Raises InputError or StoreError for what cannot be measured, CorruptChunkError naming a chunk that fails its
-    checksum; with ``skip_corrupt`` such a cell of a sequence is left out, and each result's attribute ``excluded``
-    lists those.
+    ``memory_limit`` in bytes, a quarter of the machine's by default; ``threads``, as many as there are processors;
+    ``scheduler``, the address of a Dask cluster's, or a file that has it. The digits depend on none of them.
+
+    Raises InputError or StoreError for what cannot be measured, or not in that memory, CorruptChunkError naming a
+    chunk that fails its checksum. With ``skip_corrupt`` such a cell of a sequence is left out, and each result's
+    attribute ``excluded`` lists those.
     """
+    names = [statistic.name for statistic in statistics]
+    if len(set(names)) < len(names):
+        raise ValueError(f"statistics with one name: {', '.join(sorted(names))}")
     chosen = choose(run, selection)
     for statistic in statistics:
-        _require(run, chosen, statistic)
-    total = Found(tuple({} for _ in statistics), ())
-    for _, found in _by_sequence(run, chosen, statistics, progress, skip_corrupt):
-        total = merge(statistics, total, found)
+        _require_values(run, statistic)
+    resources = Resources(memory_limit, threads, scheduler, skip_corrupt)
+    with open_scheduler(scheduler, resources.processors) as there:
+        return _measured(run, chosen, statistics, resources, there, progress)
+
+
+def _measured(
+    run: Run,
+    chosen: Chosen,
+    statistics: Sequence[Statistic],
+    resources: Resources,
+    scheduler: Scheduler,
+    progress: Progress,
+) -> dict[str, xr.Dataset]:
     reader = CellReader(run, chosen)
     context = Context(run, chosen, {sequence: reader.positions(sequence) for sequence in chosen.sequences})
+    partials, excluded = _one_pass(run, chosen, statistics, resources, scheduler, progress)
+    follow = [s.follow(held, context) for s, held in zip(statistics, partials, strict=True)]
+    second = [statistic for statistic in follow if statistic is not None]
+    if second:
+        more, _ = _one_pass(run, chosen, second, resources, scheduler, progress)
+        later = iter(zip(second, more, strict=True))
     results = {}
-    for statistic, partials in zip(statistics, total.partials, strict=True):
-        results[statistic.name] = dataset = statistic.finalize(partials, context)
+    for statistic, held, again in zip(statistics, partials, follow, strict=True):
+        final, kept = (statistic, held) if again is None else next(later)
+        results[statistic.name] = dataset = final.finalize(kept, context)
         dataset.attrs["definition"] = json.dumps(statistic.definition, default=str)
-        dataset.attrs["excluded"] = [f"{e.site}, layer {e.layer}, sequence {e.sequence}" for e in total.excluded]
+        dataset.attrs["excluded"] = [f"{e.site}, layer {e.layer}, sequence {e.sequence}" for e in excluded]
     return results
+
+
+def _one_pass(
+    run: Run,
+    chosen: Chosen,
+    statistics: Sequence[Statistic],
+    resources: Resources,
+    scheduler: Scheduler,
+    progress: Progress,
+) -> tuple[tuple[dict[Key, Partial], ...], tuple[Excluded, ...]]:
+    plan = prepare(run, chosen, statistics, resources, scheduler)
+    made = Pass(run.path, plan, statistics, scheduler, resources.skip_corrupt)
+    found = [found for _, found in made.by_sequence(progress)]
+    total = merged(statistics, [*found, made.rest])
+    return total.partials, total.excluded
 
 
 def _require(run: Run, chosen: Chosen, statistic: Statistic) -> None:
@@ -64,33 +132,16 @@ def _require(run: Run, chosen: Chosen, statistic: Statistic) -> None:
             name = pattern.format(array=array)
             if name not in run:
                 raise StoreError(f"{statistic.name} reads the array {name!r}, which {run.path} has not")
+    statistic.check(run, chosen)
+
+
+def _require_values(run: Run, statistic: Statistic) -> None:
+    """Raise StoreError where the statistic needs values that the store's slices do not keep."""
     floor, least = run.retention.floor, statistic.least_magnitude
-    if floor is not None and (least is None or least < type(least)(floor)):
+    kept = run.retention.least_pattern(run.encoding)
+    if floor is not None and (least is None or threshold_bits(least, run.encoding) < kept):
         asked = "all values" if least is None else f"values from {decimal_text(least)} on"
         raise StoreError(
             f"{statistic.name} needs {asked}, and {run.path} was captured with --keep floor={floor}: its slices are "
             "zero below that. Capture the model again with --keep slices"
         )
-    statistic.check(run, chosen)
-
-
-def _blocks(run: Run, chosen: Chosen, sequence: int) -> list[Block]:
-    d = run.dimensions
-    cells = [(s, a, layer) for s, a in zip(chosen.sites, chosen.arrays, strict=True) for layer in chosen.layers]
-    size = max(1, _BLOCK_BYTES // (d.positions * d.features * run.encoding.itemsize))
-    return [Block(sequence, tuple(cells[i : i + size])) for i in range(0, len(cells), size)]
-
-
-def _by_sequence(
-    run: Run, chosen: Chosen, statistics: Sequence[Statistic], progress: Progress, skip_corrupt: bool
-) -> Iterator[tuple[int, Found]]:
-    for sequence in progress(chosen.sequences, "slices"):
-        tasks = [
-            delayed(work)(run.path, "", chosen, tuple(statistics), block, skip_corrupt)
-            for block in _blocks(run, chosen, sequence)
-        ]
-        found = dask.compute(*tasks, scheduler="threads")
-        whole = found[0]
-        for more in found[1:]:
-            whole = merge(statistics, whole, more)
-        yield sequence, whole

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-__all__ = ["reduce_rows"]
+__all__ = ["reduce_rows", "total_hits"]
 
 _ROWS = 64
 _LANES = 64
@@ -26,7 +26,7 @@ _LANE_COST, _HIT_COST, _LEVEL_COST = 25, 5, 80
 Array = npt.NDArray[Any]
 
 
-@njit(nogil=True, cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True, error_model="numpy")
 def _take(row: Array, held: Array, position_peak: Array, top: Array, highest: Array, mask: Any, infinity: Any) -> None:
     """One row's magnitudes to ``held``, 0 for NaN, and into both maxima; with NaN, into ``highest``."""
     zero = infinity ^ infinity
@@ -39,7 +39,7 @@ def _take(row: Array, held: Array, position_peak: Array, top: Array, highest: Ar
         position_peak[j] = max(position_peak[j], magnitude)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True, error_model="numpy")
 def _nonfinite(rows: Array, mask: Any, infinity: Any) -> int:
     """How many values are NaN or infinite; hardly ever called."""
     found = 0
@@ -49,13 +49,13 @@ def _nonfinite(rows: Array, mask: Any, infinity: Any) -> int:
     return found
 
 
-@njit(nogil=True, cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True, error_model="numpy")
 def _copy(source: Array, target: Array) -> None:
     for j in range(source.size):
         target[j] = source[j]
 
 
-@njit(nogil=True, cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True, error_model="numpy")
 def _reached(tile: Array, threshold: Any, lanes: Array) -> None:
     """How many of each lane's values reach ``threshold``, to ``lanes``."""
     for j in range(_LANES):
@@ -65,13 +65,13 @@ def _reached(tile: Array, threshold: Any, lanes: Array) -> None:
             lanes[j] = np.uint16(lanes[j] + (np.uint16(1) if tile[t * _LANES + j] >= threshold else np.uint16(0)))
 
 
-@njit(nogil=True, cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True, error_model="numpy")
 def _add(lanes: Array, counts: Array) -> None:
     for j in range(counts.size):
         counts[j] += lanes[j]
 
 
-@njit(nogil=True, cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True, error_model="numpy")
 def _levels(magnitude: Any, thresholds: Array) -> int:
     """How many of the ascending ``thresholds`` are reached."""
     low, high = 0, thresholds.size
@@ -84,7 +84,7 @@ def _levels(magnitude: Any, thresholds: Array) -> int:
     return low
 
 
-@njit(nogil=True, cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True, error_model="numpy")
 def _scan(tile: Array, lane: int, rows: int, thresholds: Array, level_of: Array, exactly: Array) -> None:
     """Count each hit of one lane by the highest threshold that it reaches, in ``exactly``."""
     least = thresholds[0]
@@ -95,7 +95,7 @@ def _scan(tile: Array, lane: int, rows: int, thresholds: Array, level_of: Array,
             exactly[level - 1] += 1
 
 
-@njit(nogil=True, cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True, error_model="numpy")
 def reduce_rows(
     rows: Array,
     thresholds: Array,
@@ -111,8 +111,9 @@ def reduce_rows(
 
     ``thresholds`` ascend; all are at least 1. ``counts`` (threshold, feature) uint32 and ``exactly`` (feature,
     threshold) uint32: a value that reaches k thresholds is counted either in the first k of ``counts`` or as one at
-    k - 1 in ``exactly``. ``layer_peak`` (feature,) and ``position_peak`` (row, feature) are raised to the maxima.
-    ``level_of``: thresholds that each pattern reaches, or empty, and they are searched.
+    k - 1 in ``exactly``. ``layer_peak`` (feature,) and ``position_peak`` (row, feature) are raised to the maxima; a
+    ``position_peak`` of no rows is left out. ``level_of``: thresholds that each pattern reaches, or empty, and they are
+    searched.
     """
     size, features = rows.shape
     held = np.empty((_ROWS, features), rows.dtype)
@@ -120,12 +121,14 @@ def reduce_rows(
     lanes = np.zeros(_LANES, np.uint16)
     top = np.zeros(features, rows.dtype)
     highest = np.zeros(features, rows.dtype)
+    spare = np.zeros(features, rows.dtype)
     nonfinite = 0
     for first in range(0, size, _ROWS):
         n = min(_ROWS, size - first)
         top[:] = 0
         for t in range(n):
-            _take(rows[first + t], held[t], position_peak[first + t], top, highest, mask, infinity)
+            along = position_peak[first + t] if position_peak.shape[0] else spare
+            _take(rows[first + t], held[t], along, top, highest, mask, infinity)
         if highest.max() >= infinity:
             nonfinite += _nonfinite(rows[first : first + n], mask, infinity)
             highest[:] = 0
@@ -161,3 +164,14 @@ def reduce_rows(
             if width < _LANES:
                 tile[:] = 0
     return nonfinite
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def total_hits(counts: Array, exactly: Array, hits: Array) -> None:
+    """(feature, threshold) int64 ``hits`` at each threshold, of what ``reduce_rows`` counted in its two ways."""
+    thresholds, features = counts.shape
+    for f in range(features):
+        above = 0
+        for k in range(thresholds - 1, -1, -1):
+            above += exactly[f, k]
+            hits[f, k] = above + counts[k, f]

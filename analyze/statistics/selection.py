@@ -54,14 +54,15 @@ class Chosen:
 
     def positions(self, run: Run, sequence: int) -> npt.NDArray[np.int64]:
         """The chosen positions of one sequence, ascending: (n,); may be none."""
-        positions = np.arange(self.start, self.stop)
+        positions: npt.NDArray[np.int64] = np.arange(self.start, self.stop)
         if self.tokens is None:
             return positions
         mask = run.read("token_mask", (sequence,))
         special = (mask & MASK_SPECIAL) != 0
         first = ((mask & MASK_DOCUMENT_START) != 0) | (np.arange(mask.size) == 0)
         kept = {"special": special, "first": first & ~special, "rest": ~first & ~special}[self.tokens]
-        return positions[kept[self.start : self.stop]]
+        classed: npt.NDArray[np.int64] = positions[kept[self.start : self.stop]]
+        return classed
 
 
 def choose(run: Run, selection: Selection = EVERYTHING, *, slices: bool = True) -> Chosen:

@@ -52,20 +52,29 @@ class Context:
         return RESIDUAL in self.run
 
     def cells(self, partials: Partials, name: str) -> npt.NDArray[Any]:
-        """(site, layer, ...) of ``name`` of partials kept by site and layer."""
-        chosen = self.chosen
-        return np.stack(
-            [np.stack([partials[Key(s, layer, None, None)][name] for layer in chosen.layers]) for s in chosen.sites]
-        )
+        """(site, layer, ...) of ``name`` of partials kept by site and layer; 0 or NaN of one that could not be read."""
+        held = _Held(partials, name)
+        return np.stack([np.stack([held[s, i, None] for i in self.chosen.layers]) for s in self.chosen.sites])
 
     def sequence_cells(self, partials: Partials, name: str) -> npt.NDArray[Any]:
-        """(site, layer, sequence, ...) of ``name`` of partials kept by site, layer and sequence."""
-        sequences = self.chosen.sequences
+        """(site, layer, sequence, ...) of ``name`` of partials kept by all three; absent as in ``cells``."""
+        held, sequences = _Held(partials, name), self.chosen.sequences
 
         def cell(site: str, layer: int) -> npt.NDArray[Any]:
-            return np.stack([partials[Key(site, layer, sequence, None)][name] for sequence in sequences])
+            return np.stack([held[site, layer, sequence] for sequence in sequences])
 
         return np.stack([np.stack([cell(s, layer) for layer in self.chosen.layers]) for s in self.chosen.sites])
+
+    def by_position(self, partials: Partials, name: str) -> npt.NDArray[Any]:
+        """(sequence, position, ...) of ``name`` of partials kept by sequence and start; 0 where no row is chosen."""
+        first = next(iter(partials.values()))[name]
+        shape = (len(self.chosen.sequences), self.run.dimensions.positions, *first.shape[1:])
+        whole = np.zeros(shape, first.dtype)
+        for key, partial in partials.items():
+            if key.sequence is not None and key.start is not None:
+                rows = self.positions[key.sequence][key.start : key.start + len(partial[name])]
+                whole[self.chosen.sequences.index(key.sequence), rows] = partial[name]
+        return whole
 
     def dataset(self, variables: Mapping[str, tuple[Sequence[str], Any]], **attributes: Any) -> xr.Dataset:
         """A Dataset of (dims, values), with coordinates for site, layer, sequence and feature."""
@@ -76,6 +85,7 @@ class Context:
             "site": list(self.chosen.sites),
             "layer": list(self.chosen.layers),
             "sequence": list(self.chosen.sequences),
+            "position": np.arange(self.run.dimensions.positions),
             "feature": np.arange(self.run.dimensions.features),
         }
         return xr.Dataset(
@@ -83,6 +93,19 @@ class Context:
             {dim: values for dim, values in coordinates.items() if dim in used},
             attributes,
         )
+
+
+class _Held:
+    """Arrays by site, layer and sequence, with 0 or NaN for those of corrupt chunks that were left out."""
+
+    def __init__(self, partials: Partials, name: str) -> None:
+        self._partials, self._name = partials, name
+        like = np.asarray(next(iter(partials.values()))[name]) if partials else np.zeros(())
+        self._absent = np.full_like(like, np.nan if like.dtype.kind == "f" else 0)
+
+    def __getitem__(self, place: tuple[str, int, int | None]) -> npt.NDArray[Any]:
+        held = self._partials.get(Key(*place, None))
+        return self._absent if held is None else held[self._name]
 
 
 class Statistic(ABC):
@@ -93,7 +116,7 @@ class Statistic(ABC):
     pieces, along positions. ``needs``: arrays that it reads beside the slices, ``{array}`` being the site's own.
     ``bytes_per_value``: temporary memory of ``chunk`` for each value of a piece.
 
-    ``combine`` gets partials always in one order, ascending by sequence, site, layer and position, grouped by the
+    Partials are combined always in one order, that of sequence, site, layer and position as chosen, grouped by the
     data alone: so sums of floats, too, have the same digits on any scheduler with any number of workers.
     """
 
@@ -117,13 +140,21 @@ class Statistic(ABC):
     def check(self, run: Run, chosen: Chosen) -> None:  # noqa: B027
         """Raise InputError where it cannot be measured of this part of the store; by default it always can."""
 
+    def partial_bytes(self, rows: int, features: int) -> int:
+        """Memory of the partial of a piece, at most."""
+        return 64 * features
+
+    def follow(self, partials: Partials, context: Context) -> Statistic | None:
+        """The statistic of a second pass that gives the result, where one pass cannot; by default none is needed."""
+        return None
+
     @abstractmethod
     def chunk(self, piece: Piece) -> Partial:
         """What the piece contributes."""
 
     @abstractmethod
     def combine(self, first: Partial, second: Partial) -> Partial:
-        """What two partials contribute together; may reuse the memory of ``first``."""
+        """What two partials contribute together; neither is changed."""
 
     @abstractmethod
     def finalize(self, partials: Partials, context: Context) -> xr.Dataset:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from analyze.statistics.cells import CellReader
+from analyze.statistics.fusion import Fusion, add
 from analyze.statistics.piece import Piece
 from analyze.statistics.selection import Chosen
 from analyze.statistics.statistic import Key, Partial, Statistic
 from schemas.errors import CorruptChunkError
 from schemas.run import Run
 
-__all__ = ["Block", "Excluded", "Found", "merge", "work"]
+__all__ = ["Block", "Excluded", "Found", "Task", "forget_stores", "merged"]
 
 
 @dataclass(frozen=True)
@@ -34,58 +35,94 @@ class Excluded:
     reason: str
 
 
-@dataclass(frozen=True)
+@dataclass
 class Found:
     """Partials of each statistic, by key, and what was left out."""
 
     partials: tuple[dict[Key, Partial], ...]
-    excluded: tuple[Excluded, ...]
+    excluded: tuple[Excluded, ...] = ()
+
+    def keeping(self, statistics: Sequence[Statistic], sequence: bool) -> Found:
+        """That of the statistics that keep sequences apart, with what was left out; or else of those that do not."""
+        wanted = [("sequence" in statistic.keeps) == sequence for statistic in statistics]
+        kept = tuple(held if want else {} for held, want in zip(self.partials, wanted, strict=True))
+        return Found(kept, self.excluded if sequence else ())
 
 
-@lru_cache(maxsize=4)
-def _reader(path: str, chosen: Chosen, identity: str) -> CellReader:
-    """One reader of a store for all threads of a process, as long as the store is what it was (``identity``)."""
+@lru_cache(maxsize=2)
+def _reader(path: str, chosen: Chosen, number: str) -> CellReader:
+    """One reader of a store for all threads of a process, and for one pass: the store may be another in the next."""
     return CellReader(Run(path), chosen)
 
 
-def work(
-    path: str, identity: str, chosen: Chosen, statistics: Sequence[Statistic], block: Block, skip_corrupt: bool
-) -> Found:
-    """What the cells of ``block`` contribute; raises CorruptChunkError for one that cannot be read, unless skipped."""
-    reader = _reader(path, chosen, identity)
-    found: tuple[dict[Key, Partial], ...] = tuple({} for _ in statistics)
-    excluded: list[Excluded] = []
-    for site, array, layer in block.cells:
-        try:
-            pieces = list(_pieces(reader, statistics, site, array, layer, block.sequence))
-            partials = [(i, statistics[i].key(piece), statistics[i].chunk(piece)) for i, piece in pieces]
-        except CorruptChunkError as error:
-            if not skip_corrupt:
-                raise
-            excluded.append(Excluded(site, layer, block.sequence, str(error)))
-            continue
-        for i, key, partial in partials:
-            held = found[i].get(key)
-            found[i][key] = partial if held is None else statistics[i].combine(held, partial)
-    return Found(found, tuple(excluded))
+def forget_stores() -> None:
+    """Release what this process has read stores into."""
+    _reader.cache_clear()
 
 
-def _pieces(
-    reader: CellReader, statistics: Sequence[Statistic], site: str, array: str, layer: int, sequence: int
-) -> Iterator[tuple[int, Piece]]:
-    """(index of a statistic, piece that it is given) of one cell, in order."""
-    whole = reader.piece(site, array, layer, sequence)
-    parts = list(reader.split(whole))
-    for piece in [whole] if len(parts) == 1 else parts:
-        yield from ((i, piece) for i, statistic in enumerate(statistics) if statistic.in_parts)
-    yield from (
-        (i, whole if len(parts) != 1 else parts[0]) for i, statistic in enumerate(statistics) if not statistic.in_parts
-    )
+@dataclass(frozen=True)
+class Task:
+    """What a pass does with a block; sent to the process that does it."""
+
+    path: str
+    number: str
+    chosen: Chosen
+    statistics: tuple[Statistic, ...]
+    skip_corrupt: bool
+    fusion: Fusion = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "fusion", Fusion.of(self.statistics, self.chosen.in_gain_units))
+
+    def __call__(self, block: Block) -> Found:
+        """What the cells of ``block`` contribute.
+
+        Raises CorruptChunkError for one that cannot be read, or with ``skip_corrupt`` leaves it out.
+        """
+        reader = _reader(self.path, self.chosen, self.number)
+        found = Found(tuple({} for _ in self.statistics))
+        for site, array, layer in block.cells:
+            try:
+                if self.skip_corrupt:
+                    for rows in reader.parts(array, block.sequence):
+                        reader.piece(site, array, layer, block.sequence, rows)
+                self._take(reader, site, array, layer, block.sequence, found)
+            except CorruptChunkError as error:
+                if not self.skip_corrupt:
+                    raise
+                found.excluded += (Excluded(site, layer, block.sequence, str(error)),)
+        return found
+
+    def _take(self, reader: CellReader, site: str, array: str, layer: int, sequence: int, found: Found) -> None:
+        apart = self.fusion.members
+        for piece, whole in self._pieces(reader, site, array, layer, sequence):
+            if not whole:
+                self.fusion.take(self.statistics, piece, found.partials)
+            for i, statistic in enumerate(self.statistics):
+                if i not in apart and statistic.in_parts != whole:
+                    add(statistic, piece, statistic.chunk(piece), found.partials[i])
+
+    def _pieces(
+        self, reader: CellReader, site: str, array: str, layer: int, sequence: int
+    ) -> Iterator[tuple[Piece, bool]]:
+        """Parts of a cell, and where a statistic asks for it the cell as a whole, which is told by True."""
+        if all(statistic.in_parts for statistic in self.statistics):
+            for rows in reader.parts(array, sequence) or [slice(0, 0)]:
+                yield reader.piece(site, array, layer, sequence, rows), False
+            return
+        whole = reader.piece(site, array, layer, sequence)
+        if any(statistic.in_parts for statistic in self.statistics):
+            yield from ((part, False) for part in list(reader.split(whole)) or [whole])
+        yield whole, True
 
 
-def merge(statistics: Sequence[Statistic], first: Found, second: Found) -> Found:
-    """Both together, ``second`` being of later pieces."""
-    for statistic, held, more in zip(statistics, first.partials, second.partials, strict=True):
-        for key, partial in more.items():
-            held[key] = statistic.combine(held[key], partial) if key in held else partial
-    return Found(first.partials, first.excluded + second.excluded)
+def merged(statistics: Sequence[Statistic], several: Iterable[Found]) -> Found:
+    """All of them together, in their order; none is changed."""
+    partials: tuple[dict[Key, Partial], ...] = tuple({} for _ in statistics)
+    excluded: tuple[Excluded, ...] = ()
+    for found in several:
+        excluded += found.excluded
+        for statistic, held, more in zip(statistics, partials, found.partials, strict=True):
+            for key, partial in more.items():
+                held[key] = statistic.combine(held[key], partial) if key in held else partial
+    return Found(partials, excluded)

@@ -1,4 +1,4 @@
-"""Statistics of the slices, each against NumPy over the decoded values."""
+"""Statistics of the slices, each against NumPy over the decoded values, however the pass is made."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 
 from analyze.statistics.exceedances import Exceedances
 from analyze.statistics.measure import measure
 from analyze.statistics.moments import Moments
+from analyze.statistics.peaks import LayerPeaks, PositionPeaks
+from analyze.statistics.statistic import Statistic
 from schemas.run import Run
 from tests.analyze.worlds import World, stored, worlds
+from tests.stores import as_stored
 
 MAGNITUDES = ("6", "0", "0.5", "6.001", "12", "300000")
 
@@ -34,14 +38,28 @@ def oracle_hits(values: Any) -> Any:
     )
 
 
-@settings(max_examples=15, deadline=None)
+def largest(values: Any, axis: Any, encoding: str) -> Any:
+    """Sign-cleared patterns of the largest magnitudes, NaN passed over."""
+    stored = as_stored(np.where(np.isnan(values), np.float32(0), np.abs(values)).max(axis=axis), encoding)
+    return stored.view(np.uint32) if encoding == "float32" else stored
+
+
+@settings(max_examples=20, deadline=None)
 @given(worlds())
-def test_hits_are_those_of_exact_comparisons(world: World) -> None:
+def test_peaks_and_hits_are_those_of_exact_comparisons(world: World) -> None:
+    together: list[Statistic] = [Moments(), PositionPeaks(), Exceedances(MAGNITUDES), LayerPeaks()]
     with stored(world) as (path, held):
-        found = measure(Run(path), [Exceedances(MAGNITUDES)])["exceedances"]
-    assert found.hits.dims == ("site", "layer", "feature", "magnitude")
-    for site, values in enumerate(held):
-        np.testing.assert_array_equal(found.hits.values[site], oracle_hits(values))
+        run = Run(path)
+        found = measure(run, together)
+        for statistic in together:
+            alone = measure(run, [statistic])[statistic.name]
+            assert alone.identical(found[statistic.name])
+    every = np.stack(held)  # (site, layer, sequence, position, feature)
+    np.testing.assert_array_equal(found["exceedances"].hits, np.stack([oracle_hits(values) for values in held]))
+    assert (found["exceedances"].rows == every.shape[2] * every.shape[3]).all()
+    np.testing.assert_array_equal(found["layer_peaks"].layer_peak, largest(every, 3, world.encoding))
+    np.testing.assert_array_equal(found["layer_peaks"].nonfinite, (~np.isfinite(every)).sum(axis=(3, 4)))
+    np.testing.assert_array_equal(found["position_peaks"].position_peak, largest(every, (0, 1), world.encoding))
 
 
 @settings(max_examples=15, deadline=None)
@@ -63,3 +81,8 @@ def test_moments_are_those_of_all_finite_values_at_once(world: World) -> None:
                     np.testing.assert_allclose(
                         float(cell[f"m{k}"]), float(((x - mean) ** k).sum()), rtol=1e-11, atol=1e-11 * size**k
                     )
+
+
+def test_two_statistics_of_one_name_are_refused(noisy_store: Any) -> None:
+    with pytest.raises(ValueError, match="with one name: moments, moments"):
+        measure(Run(noisy_store), [Moments(), Moments()])

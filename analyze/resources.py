@@ -1,0 +1,33 @@
+"""What a pass over the slices may use, and what it does about damage: nothing here changes a digit of an answer."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+__all__ = ["DEFAULT_RESOURCES", "Resources"]
+
+
+@dataclass(frozen=True)
+class Resources:
+    """``memory_limit`` in bytes; None is a quarter of the machine's. ``threads``: None is as many as processors.
+
+    ``scheduler``: a Dask cluster's, by its address or a file that has it. ``skip_corrupt``: a cell of a sequence that
+    cannot be read is left out, and the result says so. ``cache``: results of statistics are kept and used again.
+    """
+
+    memory_limit: int | None = None
+    threads: int | None = None
+    scheduler: str | None = None
+    skip_corrupt: bool = False
+    cache: bool = True
+
+    @property
+    def processors(self) -> int:
+        """Threads to use here."""
+        if self.threads is not None:
+            return self.threads
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+DEFAULT_RESOURCES = Resources()

@@ -1,0 +1,68 @@
+"""Peaks and hit counts of a piece, all from one visit of each value by the compiled loop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from analyze.statistics.piece import Piece
+from schemas.bits import Encoding
+
+__all__ = ["PieceReduction", "reduce_piece"]
+
+Patterns = npt.NDArray[Any]
+Counts = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class PieceReduction:
+    """``layer_peak`` (feature,); ``hits`` (feature, threshold); how many values are NaN or infinite."""
+
+    layer_peak: Patterns
+    hits: Counts
+    nonfinite: int
+
+
+def reduce_piece(piece: Piece, thresholds: tuple[int, ...], position_peak: Patterns | None = None) -> PieceReduction:
+    """Peaks of ``piece`` and its hits at ascending patterns; ``position_peak`` (row, feature) is raised to its maxima.
+
+    A NaN is no hit and no peak; an infinity is.
+    """
+    from analyze.statistics.peak_kernel import reduce_rows, total_hits
+
+    encoding, features = piece.encoding, piece.stored.shape[1]
+    unsigned = encoding.unsigned.type
+    levels, level_of = _levels(thresholds, encoding)
+    counts = np.zeros((levels.size, features), np.uint32)
+    exactly = np.zeros((features, levels.size), np.uint32)
+    layer_peak = np.zeros(features, encoding.unsigned)
+    nonfinite = reduce_rows(
+        np.ascontiguousarray(piece.patterns),
+        levels,
+        level_of,
+        unsigned(encoding.sign_mask - 1),
+        unsigned(encoding.infinity),
+        counts,
+        exactly,
+        layer_peak,
+        np.zeros((0, features), encoding.unsigned) if position_peak is None else position_peak,
+    )
+    hits = np.empty((features, levels.size), np.int64)
+    total_hits(counts, exactly, hits)
+    if levels.size < len(thresholds):  # the first is 0, which every value reaches that is not NaN
+        numbers = np.count_nonzero(piece.magnitudes <= encoding.infinity, axis=0)
+        hits = np.column_stack([numbers, hits])
+    return PieceReduction(layer_peak, hits, int(nonfinite))
+
+
+@lru_cache(maxsize=8)
+def _levels(thresholds: tuple[int, ...], encoding: Encoding) -> tuple[Patterns, Patterns]:
+    """Thresholds from 1 on, and how many of them each 16-bit pattern reaches; of 32 bits that table is empty."""
+    levels = np.array([threshold for threshold in thresholds if threshold > 0], encoding.unsigned)
+    if encoding.itemsize > 2:
+        return levels, np.zeros(0, np.uint16)
+    return levels, np.searchsorted(levels, np.arange(encoding.sign_mask), side="right").astype(np.uint16)
