@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from analyze.criteria import criteria_named
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from analyze.criterion import Criterion
 
 __all__ = ["evaluate_criteria"]
+
+_Found = tuple[tuple[Tensor, ...], tuple[str, ...]]
+"""Tensors, and why others cannot be had."""
 
 
 def evaluate_criteria(
@@ -50,6 +54,7 @@ def evaluate_criteria(
     """
     run = opened(store)
     wanted = criteria_named(criteria)
+    tensors_of = functools.cache(lambda kinds: find_tensors(run, choose(run, selection), kinds))
     lenient = "all" in [name.strip() for name in criteria.split(",")]
     answers: dict[str, xr.Dataset] = {}
     absent: list[str] = []
@@ -59,7 +64,7 @@ def evaluate_criteria(
             if criterion.read is not None:
                 answers[criterion.name] = _read(run, criterion, selection)
             else:
-                sliced.append((criterion, *_prepared(run, criterion, selection)))
+                sliced.append((criterion, *_prepared(run, criterion, tensors_of)))
         except StoreError as error:
             if not lenient:
                 raise
@@ -94,7 +99,7 @@ def _statistic(criterion: Criterion) -> type[TensorStatistic]:
     return criterion.statistic
 
 
-def _prepared(run: Run, criterion: Criterion, selection: Selection) -> tuple[tuple[Tensor, ...], tuple[str, ...]]:
+def _prepared(run: Run, criterion: Criterion, tensors_of: Callable[[Any], _Found]) -> _Found:
     """The tensors that a criterion is evaluated on; raises StoreError where the store has none, or not all values."""
     again = "capture the model again with --keep slices"
     if not run.retention.slices:
@@ -105,7 +110,7 @@ def _prepared(run: Run, criterion: Criterion, selection: Selection) -> tuple[tup
             f"--criteria {criterion.name} needs all values, and {run.path} was captured with --keep floor={floor}: its "
             f"slices are zero below {floor}, so they answer hits at {floor} or more alone; {again}"
         )
-    tensors, reasons = find_tensors(run, choose(run, selection), criterion.kinds)
+    tensors, reasons = tensors_of(criterion.kinds)
     if not tensors:
         told = _because(reasons) if reasons else "none of the chosen sites is a norm's output"
         raise StoreError(f"--criteria {criterion.name} is about the {' and the '.join(criterion.kinds)}: {told}")

@@ -55,7 +55,6 @@ class SequenceKurtosis(TensorStatistic):
     name: ClassVar[str] = "sequence-kurtosis"
     keeps: ClassVar[frozenset[str]] = frozenset({"site", "layer", "sequence"})
     in_parts: ClassVar[bool] = False
-    bytes_per_value: ClassVar[int] = 8
     parts: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType({"largest": (), "kurtosis": ()})
 
     def of(self, values: Floats) -> Partial:

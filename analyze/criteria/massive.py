@@ -62,7 +62,6 @@ class MassiveActivations(TensorStatistic):
     name: ClassVar[str] = "massive-activations"
     keeps: ClassVar[frozenset[str]] = frozenset({"site", "layer", "sequence"})
     in_parts: ClassVar[bool] = False
-    bytes_per_value: ClassVar[int] = 20
     parts: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         {
             "values": (),

@@ -43,7 +43,6 @@ class MaxMedian(TensorStatistic):
     ratio, and with it the mean, is not finite: their median is 0, or a value is infinite."""
 
     name: ClassVar[str] = "max-median"
-    bytes_per_value: ClassVar[int] = 12
     parts: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType({"sum": (), "tokens": (), "not_finite": ()})
 
     def of(self, values: Floats) -> Partial:

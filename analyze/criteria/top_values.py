@@ -46,7 +46,6 @@ class TopValues(TensorStatistic):
     name: ClassVar[str] = "top-values"
     keeps: ClassVar[frozenset[str]] = frozenset({"site", "layer", "sequence"})
     in_parts: ClassVar[bool] = False
-    bytes_per_value: ClassVar[int] = 16
     parts: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType({"top": ("place",), "median": ()})
 
     def of(self, values: Floats) -> Partial:

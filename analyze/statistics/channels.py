@@ -32,7 +32,6 @@ class Channels(TensorStatistic):
     """
 
     name: ClassVar[str] = "channels"
-    bytes_per_value: ClassVar[int] = 20
     parts: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         dict.fromkeys(("count", "mean", "m2", "magnitudes", "largest"), ("feature",))
     )

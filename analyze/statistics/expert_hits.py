@@ -55,6 +55,9 @@ class ExpertHits(Statistic):
                 f"counts; the limit is {MOST_BYTES // 2**30}. Ask for {max(1, MOST_BYTES // each)} at a time"
             )
 
+    def partial_bytes(self, rows: int, features: int) -> int:
+        return self.experts * (4 * features * len(self.magnitudes) + 8)
+
     def chunk(self, piece: Piece) -> Partial:
         features = piece.magnitudes.shape[1]
         hits = np.zeros((self.experts, features, len(self.magnitudes)), np.uint32)

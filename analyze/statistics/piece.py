@@ -89,8 +89,12 @@ class Piece:
 
         As stored where the run holds it (``ln_attn`` of a run with the site ``residual``, and that site itself);
         otherwise recovered from the norm's output, and so approximate: see ``schemas.norm_input``. Raises InputError
-        where a gain is 0 or no norm was recorded.
+        where a gain is 0 or no norm was recorded. Made once for all that ask.
         """
+        return self._residual
+
+    @cached_property
+    def _residual(self) -> Values:
         if self.array == RESIDUAL:
             return decode(self.stored, self.encoding)
         if self.array == "ln_attn":

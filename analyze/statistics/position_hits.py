@@ -38,6 +38,9 @@ class PositionHits(Statistic):
     def least_magnitude(self) -> Fraction | None:
         return min(map(Fraction, self.magnitudes))
 
+    def partial_bytes(self, rows: int, features: int) -> int:
+        return 8 * (self.positions + 1) * (len(self.magnitudes) + 1)
+
     def chunk(self, piece: Piece) -> Partial:
         found = hits_of(piece, self.magnitudes, by="row")
         hits = np.zeros((self.positions, len(self.magnitudes)), np.int64)

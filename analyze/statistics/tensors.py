@@ -78,11 +78,12 @@ def find_tensors(run: Run, chosen: Chosen, kinds: Sequence[Kind]) -> tuple[tuple
 def _unrecoverable(run: Run, site: str, array: str, layers: Sequence[int]) -> str | None:
     """Why the residual behind a site cannot be recovered from what the store holds; None where it can."""
     norm = run.info.sites[array].norm
+    gains = None if norm is None or norm.kind is None else run.read(norm_array_name(array, "gain"))
     for layer in layers:
-        if norm is None or norm.kind is None or norm.modules[layer] is None:
+        if gains is None or norm is None or norm.modules[layer] is None:
             reason = (norm.reason if norm else None) or "none was looked for"
             return f"no residual before {site}: no norm is recorded for layer {layer} ({reason})"
-        zero = np.flatnonzero(run.read(norm_array_name(array, "gain"), (layer,)) == 0)
+        zero = np.flatnonzero(gains[layer] == 0)
         if zero.size:
             return (
                 f"no residual before {site}: its norm in layer {layer} has a gain of 0 at feature {zero[0]}, behind "
@@ -101,7 +102,13 @@ class TensorStatistic(Statistic):
 
     tensors: tuple[Tensor, ...]
 
+    bytes_per_value: ClassVar[int] = 36
+    """What recovering a residual takes in float64, more than is made of it."""
     parts: ClassVar[Mapping[str, tuple[str, ...]]]
+
+    def partial_bytes(self, rows: int, features: int) -> int:
+        of_feature = sum(dims == ("feature",) for dims in self.parts.values())
+        return len(KINDS) * (8 * features * of_feature + 200 * len(self.parts))
 
     @abstractmethod
     def of(self, values: Values) -> Partial:
