@@ -27,8 +27,8 @@ from schemas.grid import Index, pieces
 __all__ = ["ChunkFiles", "chunk_file"]
 
 WRITTEN_BACK_BYTES = 256 * 1024
-"""Files of at least this size are sent on their way to the disk at once. Smaller ones, of which there are more, wait for
-the flush: each would be a transfer of its own."""
+"""Files of at least this size are sent on their way to the disk at once. Smaller ones, of which there are more, wait
+for the flush: each would be a transfer of its own."""
 
 
 def chunk_file(folder: str, array: zarr.Array[Any], coordinates: tuple[int, ...]) -> Path:
