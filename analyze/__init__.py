@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from analyze.answers import answer as answer
     from analyze.asking import outliers as outliers
     from analyze.asking import sweep as sweep
+    from analyze.chance.asking import null as null
+    from analyze.chance.asking import overlap as overlap
+    from analyze.chance.asking import saturation as saturation
     from analyze.criteria import criterion_names as criterion_names
     from analyze.definitions import DEFINITIONS as DEFINITIONS
     from analyze.evaluation import evaluate_criteria as evaluate_criteria
@@ -40,30 +43,18 @@ _HOMES = {
     "criterion_names": "analyze.criteria",
     "evaluate_criteria": "analyze.evaluation",
     "exceedances_by": "analyze.exceedances",
+    "null": "analyze.chance.asking",
     "open_run": "schemas.dataset",
     "outliers": "analyze.asking",
+    "overlap": "analyze.chance.asking",
     "quantisation_errors": "analyze.quantisation.answer",
     "render": "analyze.formats",
     "render_tables": "analyze.formats",
+    "saturation": "analyze.chance.asking",
     "sweep": "analyze.asking",
 }
 
-__all__ = [
-    "DEFINITIONS",
-    "Question",
-    "Result",
-    "answer",
-    "ask",
-    "criterion_names",
-    "evaluate_criteria",
-    "exceedances_by",
-    "open_run",
-    "outliers",
-    "quantisation_errors",
-    "render",
-    "render_tables",
-    "sweep",
-]
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analyze.answers import answer, peak_source
+from analyze.chance.asking import null, overlap, saturation
 from analyze.chance.growth import first_sequences, pair_counts, subset_intervals, subset_means
 from analyze.chance.levels import Levels, take_levels
 from analyze.chance.null import Rule, expected_counts, observed_counts, permuted_counts
+from analyze.chance.tables import null_table, overlap_table, saturation_table
+from analyze.formats import FORMATS, render_tables
 from analyze.plan import make_plan
 from analyze.question import ask
+from schemas.errors import InputError
 from schemas.run import Run
 from tests.analyze.worlds import PRESETS, World, stored, worlds
 from tests.stores import write_store
@@ -133,3 +139,71 @@ def test_overlap_and_growth_are_those_of_sets(seed: int, sequences: int, share: 
         subsets = [len(set().union(*some)) for some in itertools.combinations(sets, n)]
         assert mean == float(Fraction(sum(subsets), len(subsets)))
         assert min(subsets) <= limits[n - 1, 0] <= limits[n - 1, 1] <= max(subsets)
+
+
+def test_datasets_of_chance_say_what_kernels_say(noisy_store: Path) -> None:
+    found = null(noisy_store, [3, 6], permutations=50, seed=9)
+    results = answer(noisy_store, ask("3,6"))
+    assert found.observed.sel(criterion="layers and positions").values.tolist() == [r.outliers for r in results]
+    assert found.observed_unique[1].values.tolist() == [r.unique_features for r in results]
+    xr.testing.assert_identical(found, null(str(noisy_store), "3,6", permutations=50, seed=9))
+    assert (found.interval[..., 0] <= found.interval[..., 1]).all()
+    assert (found.p_value >= 1 / 51).all()
+    assert (found.p_value <= 1).all()
+    majority = null(noisy_store, 6, permutations=50, definition="majority")
+    assert majority.attrs["expected_from"] == "the permutations drawn"
+    assert (majority.expected == majority.drawn_mean).all()
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("engine", ["peaks", "slices"])
+def test_chance_by_both_routes(noisy_store: Path, preset: str, engine: str) -> None:
+    knobs = {"definition": preset, "engine": engine}
+    default = {"definition": preset}
+    xr.testing.assert_equal(null(noisy_store, 6, permutations=9, **knobs), null(noisy_store, 6, permutations=9, **default))
+    xr.testing.assert_equal(overlap(noisy_store, 6, **knobs), overlap(noisy_store, 6, **default))
+    xr.testing.assert_equal(saturation(noisy_store, [3, 6], **knobs), saturation(noisy_store, [3, 6], **default))
+
+
+def test_overlap_is_of_the_sets_that_each_sequence_gives(noisy_store: Path) -> None:
+    (result,) = answer(noisy_store, ask("4"))
+    sets = [{f.feature for f in result.features() if f.sequence == q} for q in range(4)]
+    found = overlap(noisy_store, 4)
+    assert found.features.values.tolist() == [len(s) for s in sets]
+    pairs = []
+    for i, j in itertools.combinations(range(4), 2):
+        assert float(found.jaccard[i, j]) == len(sets[i] & sets[j]) / len(sets[i] | sets[j])
+        pairs.append(float(found.jaccard[i, j]))
+    assert float(found["mean"]) == pytest.approx(np.mean(pairs))
+    growth = saturation(noisy_store, 4)
+    assert float(growth.unique_features[0, -1]) == result.unique_features
+    assert growth.tokens.values.tolist() == [20, 40, 60, 80]
+    assert float(growth.new_features.sum()) == pytest.approx(result.unique_features)
+
+
+@pytest.mark.parametrize(
+    ("ask_it", "told"),
+    [
+        (lambda store: null(store, 6, permutations=0), "0 permutations; give from 1"),
+        (lambda store: null(store, "1:300:0.5"), "the limit is 256"),
+        (lambda store: overlap(store, "6,8"), "one magnitude, not 2"),
+        (lambda store: saturation(store, 6, orders=0), "0 orders; give from 1"),
+        (lambda store: null(store, 6, details=True), "--null has no details"),
+    ],
+)
+def test_what_chance_refuses(noisy_store: Path, ask_it: Callable[[Path], object], told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        ask_it(noisy_store)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_tables_of_chance_in_every_format(noisy_store: Path, form: str) -> None:
+    tables = [
+        null_table([null(noisy_store, [3, 6], permutations=9)]),
+        overlap_table([overlap(noisy_store, 1e9), overlap(noisy_store, 6)]),
+        saturation_table([saturation(noisy_store, [3, 6])]),
+    ]
+    for table in tables:
+        assert "".join(render_tables([table], form))
+    assert len(tables[0].rows) == 4
+    assert next(tables[1].records())["jaccard_mean"] is None or np.isnan(next(tables[1].records())["jaccard_mean"])

@@ -1,0 +1,139 @@
+"""Tables of the null, of overlaps and of growth, each with its definition in words below."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import xarray as xr
+
+from analyze.tables import Field, Table, Value, plain, shown
+
+__all__ = ["null_table", "overlap_table", "saturation_table"]
+
+_STORE = (Field("store", "Store", right=False), Field("model", "Model", right=False))
+
+
+def _few(value: Value) -> str:
+    """A count that chance expects: three figures, and small ones as powers of ten."""
+    return shown(value) if not isinstance(value, float) else f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
+
+
+def null_table(datasets: Sequence[xr.Dataset]) -> Table:
+    """A row for each store, criterion and magnitude of ``null``'s Datasets."""
+    rows: list[tuple[Value, ...]] = []
+    for found in datasets:
+        for i, magnitude in enumerate(found.magnitude.values):
+            for c, criterion in enumerate(found.criterion.values):
+                at = found.isel(magnitude=i, criterion=c)
+                low, high = at.interval.values
+                unique_low, unique_high = at.interval_unique.values
+                values = (
+                    *(found.attrs["store"], found.attrs["model"], magnitude, criterion),
+                    *(at.observed.values, at.expected.values, low, high, at.p_value.values),
+                    *(at.observed_unique.values, at.expected_unique.values, unique_low, unique_high),
+                )
+                rows.append(tuple(plain(value) for value in values))
+    about = datasets[0].attrs
+    return Table(
+        "null",
+        "Against chance: feature labels permuted in each tensor",
+        (
+            *_STORE,
+            Field("magnitude", "Magnitude"),
+            Field("criterion", "Shares asked of", right=False),
+            Field("observed", "Outliers"),
+            Field("expected", "By chance", _few),
+            Field("expected_low", "From", _few),
+            Field("expected_high", "To", _few),
+            Field("p_value", "p", _few),
+            Field("unique_features", "Unique features"),
+            Field("unique_expected", "Unique by chance", _few),
+            Field("unique_expected_low", "Unique from", _few),
+            Field("unique_expected_high", "Unique to", _few),
+        ),
+        tuple(rows),
+        (
+            f"Definition {about['definition']}: {about['words']}.",
+            f"By chance: the same count with the {about['permuted']} permuted, the same way in all sequences, so that "
+            f"each keeps its peaks and loses its agreement with the others; the mean over {about['expected_from']}. "
+            f"From, to: 2.5 and 97.5 percentiles of {about['permutations']:,} permutations, seed {about['seed']}; "
+            "p: share of them, and of the data itself, that count at least what is observed.",
+            "Layers: the position share is not asked for, an exact comparison of like with like. Layers and positions: "
+            "a feature's position coverage moves as a whole, since peaks do not know which layer a position was hit in.",
+        ),
+    )
+
+
+def overlap_table(datasets: Sequence[xr.Dataset]) -> Table:
+    """A row for each store and sequence of ``overlap``'s Datasets."""
+    rows: list[tuple[Value, ...]] = []
+    for found in datasets:
+        for row, sequence in enumerate(found.sequence.values):
+            others = found.jaccard.values[row]
+            apart = [float(v) for i, v in enumerate(others) if i != row and v == v]
+            values = (
+                *(found.attrs["store"], found.attrs["model"], sequence, found.features.values[row]),
+                *(found.mean_with_others.values[row], min(apart, default=None), max(apart, default=None)),
+            )
+            rows.append(tuple(plain(value) for value in values))
+    means = "; ".join(f"{found.attrs['model']}: {shown(float(found['mean']))}" for found in datasets)
+    about = datasets[0].attrs
+    return Table(
+        "overlap",
+        f"Overlap between sequences at magnitude {about['magnitude']:g}",
+        (
+            *_STORE,
+            Field("sequence", "Sequence"),
+            Field("features", "Features"),
+            Field("jaccard_mean", "Mean Jaccard"),
+            Field("jaccard_least", "Least"),
+            Field("jaccard_largest", "Largest"),
+        ),
+        tuple(rows),
+        (
+            f"Definition {about['definition']}: {about['words']}.",
+            "Features: those that meet the rule in the sequence alone. Jaccard: of two sequences, the features that "
+            "both have over those that either has; nothing where neither has any. Mean, least, largest: with the "
+            "other sequences.",
+            f"Mean over all pairs of sequences: {means}.",
+        ),
+    )
+
+
+def saturation_table(datasets: Sequence[xr.Dataset]) -> Table:
+    """A row for each store, magnitude and number of sequences of ``saturation``'s Datasets."""
+    rows: list[tuple[Value, ...]] = []
+    for found in datasets:
+        for i, magnitude in enumerate(found.magnitude.values):
+            for n, drawn in enumerate(found.drawn.values):
+                at = found.isel(magnitude=i, drawn=n)
+                low, high = at.unique_interval.values
+                values = (
+                    *(found.attrs["store"], found.attrs["model"], magnitude, drawn, at.tokens.values),
+                    *(at.unique_features.values, low, high, at.new_features.values, at.outliers.values),
+                )
+                rows.append(tuple(plain(value) for value in values))
+    about = datasets[0].attrs
+    return Table(
+        "saturation",
+        "Does the count grow with tokens?",
+        (
+            *_STORE,
+            Field("magnitude", "Magnitude"),
+            Field("sequences", "Sequences"),
+            Field("tokens", "Tokens"),
+            Field("unique_features", "Unique features", _few),
+            Field("unique_low", "From", _few),
+            Field("unique_high", "To", _few),
+            Field("new_features", "New", _few),
+            Field("outliers", "Outliers"),
+        ),
+        tuple(rows),
+        (
+            f"Definition {about['definition']}: {about['words']}.",
+            "Unique features: those that meet the rule in at least one of n sequences alone, the mean over all choices "
+            f"of n of the analysed sequences, exactly; from, to: 2.5 and 97.5 percentiles of {about['orders']:,} random "
+            f"orders, seed {about['seed']}. New: what the n-th sequence adds to that mean.",
+            "Outliers: what the definition counts in the first n sequences of the store, its shares taken of those.",
+        ),
+    )
