@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from analyze.answers import answer as answer
     from analyze.asking import outliers as outliers
     from analyze.asking import sweep as sweep
+    from analyze.between.compare import compare as compare
+    from analyze.between.difference import diff as diff
+    from analyze.between.emergence import emergence as emergence
     from analyze.chance.asking import null as null
     from analyze.chance.asking import overlap as overlap
     from analyze.chance.asking import saturation as saturation
@@ -40,7 +43,10 @@ _HOMES = {
     "Result": "analyze.results",
     "answer": "analyze.answers",
     "ask": "analyze.question",
+    "compare": "analyze.between.compare",
     "criterion_names": "analyze.criteria",
+    "diff": "analyze.between.difference",
+    "emergence": "analyze.between.emergence",
     "evaluate_criteria": "analyze.evaluation",
     "exceedances_by": "analyze.exceedances",
     "null": "analyze.chance.asking",

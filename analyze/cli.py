@@ -11,6 +11,7 @@ from analyze.criteria import criterion_names
 from analyze.definitions import DEFAULT_DEFINITION, DEFINITIONS
 from analyze.formats import FORMATS
 from analyze.quantisation.flags import add_quantisation_flags
+from analyze.views import VIEW_EXAMPLES, add_view_flags, asked_views, view_tables
 
 __all__ = ["build_parser", "main"]
 
@@ -40,8 +41,13 @@ examples:
   analyze --store runs/qwen3.zarr --magnitude 6 --by position
   analyze --store runs/qwen3.zarr --quantisation
   analyze --store runs/qwen3.zarr --quantisation llm-int8,mxfp4 --alpha 5 --format csv > quantisation.csv
+{views}
 
 exit status: 0 answered, 1 failed, 2 input that cannot be used, 130 interrupted"""
+
+
+_KNOBS = ("layers", "positions", "definition", "sites", "engine", "details", "partial")
+"""Flags that are parameters of ``analyze.ask``, by that name."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -49,12 +55,12 @@ def build_parser() -> argparse.ArgumentParser:
         prog="analyze",
         usage="analyze --store PATH [PATH ...] [--magnitude M] [options]   (analyze --help lists them)",
         description=_DESCRIPTION,
-        epilog=_EXAMPLES,
+        epilog=_EXAMPLES.format(views=VIEW_EXAMPLES),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--store", nargs="+", action="extend", required=True, metavar="PATH", help="run stores, a row each")
+    add("--store", nargs="+", action="extend", metavar="PATH", help="run stores, a row each; runs/*.zarr for several")
     add("--magnitude", default="6", metavar="M", help="6 (default), a list 4,6,8, or a range START:STOP:STEP")
     add("--layers", default="25%", metavar="SHARE", help="least share of layers (default 25%%)")
     add("--positions", default="6%", metavar="SHARE", help="least share of positions (default 6%%)")
@@ -93,6 +99,7 @@ def build_parser() -> argparse.ArgumentParser:
     group("--by", choices=BY, help="hits at --magnitude by layer, position or expert; or with --criteria, by layer")
     add_quantisation_flags(parser)
     add("-q", "--quiet", action="store_true", help="no progress on stderr")
+    add_view_flags(parser)
     return parser
 
 
@@ -117,8 +124,11 @@ def _with_negative_values(argv: Sequence[str]) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with ``argv`` (default: the process's own); returns its exit status."""
+    parser = build_parser()
     try:
-        arguments = build_parser().parse_args(_with_negative_values(sys.argv[1:] if argv is None else argv))
+        arguments = parser.parse_args(_with_negative_values(sys.argv[1:] if argv is None else argv))
+        if not arguments.store and not arguments.diff:
+            parser.error("the following arguments are required: --store")
     except SystemExit as leaving:
         return int(leaving.code or 0)
     from schemas.command import run_command
@@ -134,6 +144,11 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _pieces(arguments: argparse.Namespace) -> Iterator[str]:
+    from analyze.stores import expanded
+
+    arguments.store = expanded(arguments.store or ())
+    if asked_views(arguments):
+        return _views(arguments)
     if arguments.quantisation is not None:
         return _quantisation(arguments)
     _refuse(arguments, _OF_QUANTISATION, "goes with --quantisation: add that, or leave it out")
@@ -191,16 +206,19 @@ def _results(arguments: argparse.Namespace) -> Iterator[str]:
     from analyze.progress import shown_progress, silent_progress
     from analyze.question import ask
 
-    question = ask(
-        arguments.magnitude,
-        layers=arguments.layers,
-        positions=arguments.positions,
-        definition=arguments.definition,
-        sites=arguments.sites,
-        engine=arguments.engine,
-        details=arguments.details,
-        partial=arguments.partial,
-    )
+    question = ask(arguments.magnitude, **{name: getattr(arguments, name) for name in _KNOBS})
     progress = silent_progress if arguments.quiet else shown_progress
     results = [result for store in arguments.store for result in answer(store, question, progress)]
     return render(results, arguments.format, arguments.features)
+
+
+def _views(arguments: argparse.Namespace) -> Iterator[str]:
+    """What --null, --published, --diff and their like answer."""
+    asked = asked_views(arguments)[0]
+    _refuse(arguments, ("quantisation", "criteria", "by"), f"is another question than --{asked}: leave one of them out")
+    from analyze.formats import render_tables
+    from analyze.progress import shown_progress, silent_progress
+
+    knobs = {name: getattr(arguments, name) for name in _KNOBS}
+    progress = silent_progress if arguments.quiet else shown_progress
+    return render_tables(view_tables(arguments, arguments.store, knobs, progress), arguments.format)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from analyze.likeness import precision_words
 from analyze.names import label, store_names
 from analyze.quantities import counted, decimal_text
 from analyze.results import Feature, Result
@@ -16,7 +17,9 @@ __all__ = [
     "MODEL_COLUMNS",
     "RESULT_COLUMNS",
     "Column",
+    "compared_columns",
     "document_columns",
+    "experts_words",
     "feature_columns",
     "name_columns",
     "parameters",
@@ -49,11 +52,11 @@ def parameters(count: int) -> str:
     return f"{count:,}"
 
 
-def _experts(result: Result) -> str:
-    model = result.info.model
-    if not model.experts:
+def experts_words(experts: int | None, shared: int | None) -> str:
+    """Experts of a layer, with those that every token goes to: ``128+1 shared``; ``-`` for none."""
+    if not experts:
         return "-"
-    return f"{model.experts:,}+{model.shared_experts} shared" if model.shared_experts else f"{model.experts:,}"
+    return f"{experts:,}+{shared} shared" if shared else f"{experts:,}"
 
 
 def _percent(value: float | None) -> str:
@@ -91,7 +94,7 @@ MODEL_COLUMNS: tuple[Column[Result], ...] = (
     Column("Model", lambda r: r.info.model.name, right=False),
     Column("Total", lambda r: parameters(r.info.model.total_parameters)),
     Column("Active", lambda r: parameters(r.info.model.active_parameters)),
-    Column("Experts", _experts),
+    Column("Experts", lambda r: experts_words(r.info.model.experts, r.info.model.shared_experts)),
     Column("Top-k", lambda r: "-" if r.info.model.top_k is None else str(r.info.model.top_k)),
     Column("Routing", lambda r: r.info.model.routing or "-", right=False),
 )
@@ -105,6 +108,12 @@ RESULT_COLUMNS: tuple[Column[Result], ...] = (
     Column("Mean L%", lambda r: _percent(r.mean_layer_percent)),
     Column("Mean S%", lambda r: _percent(r.mean_position_percent)),
 )
+
+RUN_COLUMNS: tuple[Column[Result], ...] = (
+    Column("Perplexity", lambda r: "-" if r.perplexity.value is None else f"{r.perplexity.value:.4g}"),
+    Column("Precision", lambda r: precision_words(r.info), right=False),
+)
+"""Of several runs beside each other: two numbers without which no row says what it was measured on."""
 
 DETAIL_COLUMNS: tuple[Column[Result], ...] = (
     Column("Hits", lambda r: "-" if r.detail is None else f"{int(r.detail.hits.sum()):,}"),
@@ -153,9 +162,15 @@ def name_columns(results: Sequence[Result]) -> tuple[Column[Result], ...]:
     return (MODEL_COLUMNS[0], store) if names else MODEL_COLUMNS[:1]
 
 
+def compared_columns(results: Sequence[Result]) -> tuple[Column[Result], ...]:
+    """``RUN_COLUMNS`` where several stores stand beside each other, else none."""
+    return RUN_COLUMNS if len({result.store for result in results}) > 1 else ()
+
+
 def document_columns(results: Sequence[Result]) -> Iterator[tuple[Column[Result], ...]]:
     """Columns of each table of results in a document, where every row says all there is to say."""
     sweep = len({result.magnitude for result in results}) > 1
-    yield (*name_columns(results), *MODEL_COLUMNS[1:], *((MAGNITUDE,) if sweep else ()), *RESULT_COLUMNS)
+    models = (*name_columns(results), *MODEL_COLUMNS[1:])
+    yield (*models, *((MAGNITUDE,) if sweep else ()), *RESULT_COLUMNS, *compared_columns(results))
     if results[0].detail is not None:
         yield (*name_columns(results), MAGNITUDE, *DETAIL_COLUMNS)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 
+from analyze.plan import Plan
 from analyze.results import Result
+from schemas.provenance import RunInfo
 
-__all__ = ["label", "store_names"]
+__all__ = ["compared", "label", "labelled", "model_labels", "store_names"]
 
 
 def store_names(results: Sequence[Result]) -> Mapping[str, str]:
@@ -15,11 +17,32 @@ def store_names(results: Sequence[Result]) -> Mapping[str, str]:
 
     The last part of the path, or all of it where that is not enough to tell them apart.
     """
-    models = {result.store: result.info.model.name for result in results}
+    return _told_apart({result.store: result.info.model.name for result in results})
+
+
+def compared(results: Sequence[Result]) -> tuple[list[RunInfo], list[Plan], list[str]]:
+    """Provenance, plan and name of each store of ``results``, each once: what ``comparison_notes`` takes."""
+    firsts = list({result.store: result for result in results}.values())
+    names = store_names(results)
+    return [r.info for r in firsts], [r.plan for r in firsts], [label(r, names) for r in firsts]
+
+
+def _told_apart(models: Mapping[str, str]) -> Mapping[str, str]:
     if len(set(models.values())) == len(models):
         return {}
     short = {store: PurePath(store).name for store in models}
     return short if len(set(short.values())) == len(short) else {store: store for store in models}
+
+
+def model_labels(infos: Sequence[RunInfo], stores: Sequence[str]) -> list[str]:
+    """What each of these stores is called: its model's name, and its own where two models share one."""
+    return labelled([info.model.name for info in infos], stores)
+
+
+def labelled(models: Sequence[str], stores: Sequence[str]) -> list[str]:
+    """The models' names, each with its store's where two are the same."""
+    names = _told_apart(dict(zip(stores, models, strict=True)))
+    return [f"{model} ({names[store]})" if names else model for store, model in zip(stores, models, strict=True)]
 
 
 def label(result: Result, names: Mapping[str, str]) -> str:

@@ -40,7 +40,8 @@ def percent(value: Value) -> str:
 class Field:
     """One column: its name for programs, its heading for people, and how a person's cell is written.
 
-    ``hidden`` from people, where the title says it.
+    ``hidden`` from people, where the title says it. ``programs``: False for what a person reads in one cell and a
+    program in several hidden fields, such as an interval.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Field:
     text: Callable[[Any], str] = shown
     right: bool = True
     hidden: bool = False
+    programs: bool = True
 
 
 @dataclass(frozen=True)
@@ -87,12 +89,12 @@ class Table:
     def records(self) -> Iterator[dict[str, Value]]:
         """The rows as mappings from the fields' names."""
         for row in self.rows:
-            yield {field.name: value for field, value in zip(self.fields, row, strict=True)}
+            yield {field.name: value for field, value in zip(self.fields, row, strict=True) if field.programs}
 
 
 def union_of_fields(tables: Sequence[Table]) -> list[str]:
     """Names of the fields of all tables, each once, in order of appearance."""
-    return list(dict.fromkeys(field.name for table in tables for field in table.fields))
+    return list(dict.fromkeys(field.name for table in tables for field in table.fields if field.programs))
 
 
 def plain(value: Any) -> Value:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from analyze.names import label, store_names
+from analyze.likeness import comparison_notes
+from analyze.names import compared, label, store_names
 from analyze.plan import Plan
 from analyze.quantities import counted, decimal_text
 from analyze.results import Result
@@ -129,4 +130,4 @@ def notes(results: Sequence[Result]) -> list[str]:
                 f"{label(result, stores)}: perplexity none: {found.nonfinite_losses:,} of "
                 f"{counted(found.losses, 'loss')} {_are(found.nonfinite_losses)} NaN or infinite."
             )
-    return lines
+    return lines + comparison_notes(*compared(results))

@@ -112,7 +112,7 @@ def overlap(
 
     Dimensions ``sequence`` and ``other`` (the analysed ones). ``features`` (sequence): how many meet the rule in it
     alone. ``both`` and ``either`` (sequence, other): sizes of intersection and union. ``jaccard``: their ratio, NaN
-    where neither has any. ``mean_with_others`` (sequence) and ``mean`` (): of its pairs that have one.
+    where neither has any. ``mean_with_others`` (sequence) and ``mean_jaccard`` (): of the pairs that have one.
 
     >>> overlap("runs/tiny.zarr", 8).jaccard.values.tolist()
     [[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, nan]]
@@ -134,7 +134,7 @@ def overlap(
             "either": (axes, either),
             "jaccard": (axes, ratio),
             "mean_with_others": ("sequence", [_mean(row) for row in apart]),
-            "mean": ((), _mean(apart)),
+            "mean_jaccard": ((), _mean(apart)),
         },
         {"sequence": list(plan.sequences), "other": list(plan.sequences)},
         {**_about(store, plan), "magnitude": float(question.magnitudes[0])},

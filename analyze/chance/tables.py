@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 import xarray as xr
 
+from analyze.names import labelled
 from analyze.tables import Field, Table, Value, plain, shown
 
 __all__ = ["null_table", "overlap_table", "saturation_table"]
 
-_STORE = (Field("store", "Store", right=False), Field("model", "Model", right=False))
+_STORE = (Field("store", "Store", hidden=True), Field("model", "Model", right=False))
 
 
 def _few(value: Value) -> str:
@@ -18,19 +19,30 @@ def _few(value: Value) -> str:
     return shown(value) if not isinstance(value, float) else f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
 
 
+def _names(datasets: Sequence[xr.Dataset]) -> list[str]:
+    stores = [found.attrs["store"] for found in datasets]
+    return labelled([found.attrs["model"] for found in datasets], stores)
+
+
+def _between(mean: xr.DataArray, low: float, high: float) -> str:
+    """``155 [149, 160]``."""
+    return f"{_few(float(mean))} [{_few(float(low))}, {_few(float(high))}]"
+
+
 def null_table(datasets: Sequence[xr.Dataset]) -> Table:
     """A row for each store, criterion and magnitude of ``null``'s Datasets."""
     rows: list[tuple[Value, ...]] = []
-    for found in datasets:
+    for name, found in zip(_names(datasets), datasets, strict=True):
         for i, magnitude in enumerate(found.magnitude.values):
             for c, criterion in enumerate(found.criterion.values):
                 at = found.isel(magnitude=i, criterion=c)
                 low, high = at.interval.values
                 unique_low, unique_high = at.interval_unique.values
                 values = (
-                    *(found.attrs["store"], found.attrs["model"], magnitude, criterion),
-                    *(at.observed.values, at.expected.values, low, high, at.p_value.values),
-                    *(at.observed_unique.values, at.expected_unique.values, unique_low, unique_high),
+                    *(found.attrs["store"], name, magnitude, criterion),
+                    *(at.observed.values, at.expected.values, low, high, _between(at.expected, low, high)),
+                    *(at.p_value.values, at.observed_unique.values, at.expected_unique.values),
+                    *(unique_low, unique_high, _between(at.expected_unique, unique_low, unique_high)),
                 )
                 rows.append(tuple(plain(value) for value in values))
     about = datasets[0].attrs
@@ -42,24 +54,28 @@ def null_table(datasets: Sequence[xr.Dataset]) -> Table:
             Field("magnitude", "Magnitude"),
             Field("criterion", "Shares asked of", right=False),
             Field("observed", "Outliers"),
-            Field("expected", "By chance", _few),
-            Field("expected_low", "From", _few),
-            Field("expected_high", "To", _few),
+            Field("expected", "", hidden=True),
+            Field("expected_low", "", hidden=True),
+            Field("expected_high", "", hidden=True),
+            Field("", "By chance [95%]", programs=False),
             Field("p_value", "p", _few),
             Field("unique_features", "Unique features"),
-            Field("unique_expected", "Unique by chance", _few),
-            Field("unique_expected_low", "Unique from", _few),
-            Field("unique_expected_high", "Unique to", _few),
+            Field("unique_expected", "", hidden=True),
+            Field("unique_expected_low", "", hidden=True),
+            Field("unique_expected_high", "", hidden=True),
+            Field("", "By chance [95%]", programs=False),
         ),
         tuple(rows),
         (
             f"Definition {about['definition']}: {about['words']}.",
             f"By chance: the same count with the {about['permuted']} permuted, the same way in all sequences, so that "
-            f"each keeps its peaks and loses its agreement with the others; the mean over {about['expected_from']}. "
-            f"From, to: 2.5 and 97.5 percentiles of {about['permutations']:,} permutations, seed {about['seed']}; "
+            f"each keeps its peaks and loses its agreement with the others; the mean over {about['expected_from']} "
+            "and, of unique features, over those drawn. In brackets: 2.5 and 97.5 percentiles of "
+            f"{about['permutations']:,} permutations, seed {about['seed']}; "
             "p: share of them, and of the data itself, that count at least what is observed.",
-            "Layers: the position share is not asked for, an exact comparison of like with like. Layers and positions: "
-            "a feature's position coverage moves as a whole, since peaks do not know which layer a position was hit in.",
+            "Layers: the position share is not asked for, an exact comparison of like with like. Layers and "
+            "positions: a feature's position coverage moves as a whole, since peaks do not know "
+            "in which layer a position was hit.",
         ),
     )
 
@@ -67,16 +83,18 @@ def null_table(datasets: Sequence[xr.Dataset]) -> Table:
 def overlap_table(datasets: Sequence[xr.Dataset]) -> Table:
     """A row for each store and sequence of ``overlap``'s Datasets."""
     rows: list[tuple[Value, ...]] = []
-    for found in datasets:
+    for name, found in zip(_names(datasets), datasets, strict=True):
         for row, sequence in enumerate(found.sequence.values):
             others = found.jaccard.values[row]
             apart = [float(v) for i, v in enumerate(others) if i != row and v == v]
             values = (
-                *(found.attrs["store"], found.attrs["model"], sequence, found.features.values[row]),
+                *(found.attrs["store"], name, sequence, found.features.values[row]),
                 *(found.mean_with_others.values[row], min(apart, default=None), max(apart, default=None)),
             )
             rows.append(tuple(plain(value) for value in values))
-    means = "; ".join(f"{found.attrs['model']}: {shown(float(found['mean']))}" for found in datasets)
+    means = "; ".join(
+        f"{name}: {shown(float(found.mean_jaccard))}" for name, found in zip(_names(datasets), datasets, strict=True)
+    )
     about = datasets[0].attrs
     return Table(
         "overlap",
@@ -103,14 +121,15 @@ def overlap_table(datasets: Sequence[xr.Dataset]) -> Table:
 def saturation_table(datasets: Sequence[xr.Dataset]) -> Table:
     """A row for each store, magnitude and number of sequences of ``saturation``'s Datasets."""
     rows: list[tuple[Value, ...]] = []
-    for found in datasets:
+    for name, found in zip(_names(datasets), datasets, strict=True):
         for i, magnitude in enumerate(found.magnitude.values):
             for n, drawn in enumerate(found.drawn.values):
                 at = found.isel(magnitude=i, drawn=n)
                 low, high = at.unique_interval.values
                 values = (
-                    *(found.attrs["store"], found.attrs["model"], magnitude, drawn, at.tokens.values),
-                    *(at.unique_features.values, low, high, at.new_features.values, at.outliers.values),
+                    *(found.attrs["store"], name, magnitude, drawn, at.tokens.values),
+                    *(at.unique_features.values, low, high, _between(at.unique_features, low, high)),
+                    *(at.new_features.values, at.outliers.values),
                 )
                 rows.append(tuple(plain(value) for value in values))
     about = datasets[0].attrs
@@ -122,9 +141,10 @@ def saturation_table(datasets: Sequence[xr.Dataset]) -> Table:
             Field("magnitude", "Magnitude"),
             Field("sequences", "Sequences"),
             Field("tokens", "Tokens"),
-            Field("unique_features", "Unique features", _few),
-            Field("unique_low", "From", _few),
-            Field("unique_high", "To", _few),
+            Field("unique_features", "", hidden=True),
+            Field("unique_low", "", hidden=True),
+            Field("unique_high", "", hidden=True),
+            Field("", "Unique features [95%]", programs=False),
             Field("new_features", "New", _few),
             Field("outliers", "Outliers"),
         ),
@@ -132,8 +152,8 @@ def saturation_table(datasets: Sequence[xr.Dataset]) -> Table:
         (
             f"Definition {about['definition']}: {about['words']}.",
             "Unique features: those that meet the rule in at least one of n sequences alone, the mean over all choices "
-            f"of n of the analysed sequences, exactly; from, to: 2.5 and 97.5 percentiles of {about['orders']:,} random "
-            f"orders, seed {about['seed']}. New: what the n-th sequence adds to that mean.",
+            f"of n of the analysed sequences, exactly; in brackets: 2.5 and 97.5 percentiles of "
+            f"{about['orders']:,} random orders, seed {about['seed']}. New: what the n-th sequence adds to that mean.",
             "Outliers: what the definition counts in the first n sequences of the store, its shares taken of those.",
         ),
     )

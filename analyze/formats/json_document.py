@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from analyze.bootstrap import RESAMPLES, SEED
+from analyze.likeness import comparison_notes
+from analyze.names import compared
 from analyze.quantities import decimal_text
 from analyze.results import Feature, Result
 from analyze.tables import Table
@@ -27,7 +29,8 @@ def render(results: Sequence[Result], limit: int | None = None) -> Iterator[str]
         for place, feature in enumerate(result.features(limit)):
             yield ("," if place else "") + "\n    " + json.dumps(_feature_record(feature), allow_nan=False)
         yield "\n  ]\n}"
-    yield "\n]}\n"
+    infos, plans, names = compared(results)
+    yield f'\n],\n"notes": {json.dumps(comparison_notes(infos, plans, names))}}}\n'
 
 
 def render_tables(tables: Sequence[Table]) -> Iterator[str]:

@@ -42,7 +42,7 @@ def _table(rows: Iterable[Any], columns: Sequence[Column[Any]]) -> str:
 def _cells_table(rows: list[list[str]], columns: Sequence[Column[Any] | Field]) -> str:
     cells = [[_escaped(cell) for cell in row] for row in rows]
     alignment = ["right" if column.right else "left" for column in columns]
-    headings = [column.heading for column in columns]
+    headings = [_escaped(column.heading) for column in columns]
     return tabulate(cells, headings, "pipe", disable_numparse=True, colalign=alignment) + "\n\n"
 
 

@@ -17,6 +17,7 @@ from analyze.columns import (
     MODEL_COLUMNS,
     RESULT_COLUMNS,
     Column,
+    compared_columns,
     feature_columns,
     name_columns,
     rows_of,
@@ -59,6 +60,8 @@ def render(results: Sequence[Result], limit: int | None) -> Iterator[str]:
     width = _width()
     if all(len(group) == 1 for group in _by_store(results)):
         yield _fitted(results, (*name_columns(results), *MODEL_COLUMNS[1:], *RESULT_COLUMNS), width) + "\n"
+        if beside := compared_columns(results):  # a table by itself: with the others it fits no terminal
+            yield "\n" + _fitted(results, (*name_columns(results), *beside), width) + "\n"
     else:
         for number, group in enumerate(_by_store(results)):
             yield ("\n" if number else "") + _model_line(group[0], results) + "\n"
@@ -82,19 +85,29 @@ def render_tables(tables: Sequence[Table]) -> Iterator[str]:
     for number, table in enumerate(tables):
         yield ("\n" if number else "") + textwrap.fill(table.title, min(width, 110)) + "\n"
         cells, columns = table.cells(), table.columns()
-        headings = [field.heading.replace(" ", "\n") for field in columns]
         text = _layout(cells, columns)
         if max(map(len, text.splitlines())) > width:
-            text = _layout(cells, columns, headings)
-        limit = 40
-        while max(map(len, text.splitlines())) > width and limit >= 10:
-            widths = [None if field.right else limit for field in columns]
-            text = _layout(cells, columns, headings, widths)
-            limit -= 6
+            headings = [re.sub(r" |(?<=Top)", "\n", column.heading) for column in columns]
+            text = _layout(cells, columns, headings, _widths(cells, columns, headings, width))
         yield text + "\n"
         if table.notes:
             yield "\n"
             yield from _wrapped(table.notes, width)
+
+
+def _widths(cells: list[list[str]], columns: Sequence[Field], headings: list[str], width: int) -> list[int | None]:
+    """A width for each column of texts, the widest made narrower until all fit ``width``, but none below 8."""
+    natural = [
+        max(len(line) for text in (heading, *(row[i] for row in cells)) for line in text.split("\n"))
+        for i, heading in enumerate(headings)
+    ]
+    texts = [i for i, column in enumerate(columns) if not column.right]
+    while sum(natural) + 2 * (len(natural) - 1) > width:
+        widest = max(texts, key=lambda i: natural[i], default=None)
+        if widest is None or natural[widest] <= 8:
+            break
+        natural[widest] -= 1
+    return [natural[i] if i in texts else None for i in range(len(columns))]
 
 
 def _width() -> int:
@@ -121,6 +134,8 @@ def _model_line(result: Result, results: Sequence[Result]) -> str:
     facts = f"{label(result, store_names(results))}: {cells['Total']} parameters, {cells['Active']} active"
     if cells["Experts"] != "-":
         facts += f", {cells['Experts']} experts, top {cells['Top-k']}, {cells['Routing']}"
+    for column in compared_columns(results):
+        facts += f", {column.heading.lower()} {column.text(result)}"
     return facts
 
 

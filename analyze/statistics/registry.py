@@ -7,11 +7,12 @@ from types import MappingProxyType
 
 from analyze.quantisation.statistic import Quantisation
 from analyze.statistics.exceedances import Exceedances
+from analyze.statistics.feature_hits import FeatureHits
 from analyze.statistics.moments import Moments
 from analyze.statistics.statistic import Statistic
 
 __all__ = ["STATISTICS"]
 
 STATISTICS: Mapping[str, type[Statistic]] = MappingProxyType(
-    {statistic.name: statistic for statistic in (Exceedances, Moments, Quantisation)}
+    {statistic.name: statistic for statistic in (Exceedances, FeatureHits, Moments, Quantisation)}
 )

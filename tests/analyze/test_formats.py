@@ -49,7 +49,8 @@ def mixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_json_has_exactly_the_documented_members(analyze: Command, noisy_store: Path) -> None:
     _, out, _ = analyze("--store", noisy_store, "--magnitude", "6,6.5", "--format", "json")
     document = strict(out)
-    assert list(document) == ["results"]
+    assert list(document) == ["results", "notes"]
+    assert document["notes"] == []
     first, second = document["results"]
     page = (Path(__file__).parents[2] / "docs/results.md").read_text()
     for name in (*first, *first["definition"], *first["features"][0], "hits", "ties", "quartiles"):
@@ -149,11 +150,12 @@ def test_markdown_reads_back(analyze: Command, mixture: Path, noisy_store: Path)
     lines = [line for line in out.splitlines() if line.startswith("|")]
     cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
     header, rule, first, second, *_ = cells
-    assert len(header) == len(rule) == len(first) == len(second) == 11
+    assert len(header) == len(rule) == len(first) == len(second) == 13
     row = dict(zip(header, first, strict=True))
     assert row["Model"] == r"glm\_4.5\|air"
     assert (row["Total"], row["Active"], row["Experts"], row["Top-k"]) == ("107B", "12B", "128+1 shared", "8")
     assert dict(zip(header, second, strict=True))["Experts"] == "-"
+    assert (row["Perplexity"], row["Precision"]) == ("7.389", "bfloat16")
     (result,) = answer(mixture, ask("6"))
     assert row["Outliers"] == f"{result.outliers:,}"
     assert sum("at magnitude 6" in line for line in out.splitlines()) == 2

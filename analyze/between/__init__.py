@@ -1,0 +1,1 @@
+"""Between models: stores beside each other, beside what was published, in families, and two against each other."""

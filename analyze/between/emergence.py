@@ -1,0 +1,152 @@
+"""Emergence: what grows with size and with perplexity, family by family (LLM.int8(), Figures 3 and 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from analyze.answers import peak_source
+from analyze.asking import AnyRun, sweep_dataset
+from analyze.between.compare import answers, run_labels
+from analyze.likeness import comparison_notes, precision_words
+from analyze.progress import Progress, silent_progress
+from analyze.results import Result
+from schemas.bits import Encoding, magnitude_value
+from schemas.errors import InputError
+from schemas.provenance import ModelInfo
+from schemas.run import Run
+
+__all__ = ["emergence", "family_of", "median_magnitude"]
+
+FROM_SLICES = "slices: median of |x| over the feature's hits in all cells"
+FROM_PEAKS = "peaks: median, over the positions that it hits, of its largest |x| in any cell"
+
+
+def family_of(model: ModelInfo) -> str:
+    """The family that a model is taken for: its architecture's type, by the organisation that published it.
+
+    ``qwen3_moe (Qwen)``; of a local folder the type alone.
+    """
+    parts = model.id.split("/")
+    organisation = parts[0] if len(parts) == 2 and all(parts) and not model.id.startswith((".", "~")) else ""
+    return f"{model.model_type} ({organisation})" if organisation else model.model_type
+
+
+def emergence(
+    runs: Iterable[AnyRun],
+    magnitude: str | float | Fraction | Decimal = 6,
+    *,
+    families: Mapping[str, str] | None = None,
+    progress: Progress = silent_progress,
+    **knobs: Any,
+) -> xr.Dataset:
+    """Outliers, L%, S% and the largest feature's median magnitude of several runs, against size and perplexity.
+
+    Dimension ``run``, ordered by family, then total and active parameters. Coordinates: ``family``,
+    ``total_parameters``, ``active_parameters``, ``perplexity``: the axes. Variables: ``outliers``,
+    ``unique_features``, ``outliers_per_sequence``, ``mean_layer_percent``, ``mean_position_percent``;
+    ``largest_feature``: the feature of the counted unit with the largest critical magnitude, -1 where nothing is
+    counted, and ``critical_magnitude``, that unit's; ``median_magnitude``, of that feature's hits in all analysed
+    sequences, NaN where there is none.
+
+    Where the median comes from: with ``details=True`` from the slices, the exact median of ``|x|`` over all hits in
+    all cells. Otherwise from the peaks, which know only the largest ``|x|`` of a position over the cells: the median
+    of that over the positions that hit, another number. Variable ``median_from`` says which. LLM.int8() gives
+    "the median magnitude of the largest outlier feature" (Figure 4a) without saying how the largest is chosen.
+
+    ``families`` names the family of a run by its label instead of ``family_of``. No line is fitted: a trend is a
+    statement about models of one family. ``knobs`` as for ``outliers``; raises what ``answer`` raises.
+
+    >>> seen = emergence(["runs/other.zarr", "runs/tiny.zarr"], 6)
+    >>> seen.run.values.tolist(), seen.largest_feature.values.tolist(), seen.median_magnitude.values.tolist()
+    (['tiny', 'other'], [2, 2], [8.0, 7.0])
+    """
+    found = answers(runs, magnitude, progress, knobs)
+    if len(found[0]) > 1:
+        raise InputError(f"emergence() shows one magnitude, not {len(found[0])}: ask for each by itself")
+    labels = run_labels(found)
+    named = dict(families or {})
+    if unknown := [name for name in named if name not in labels]:
+        raise InputError(f"families names {unknown[0]!r}, which is no run here; they are: {', '.join(labels)}")
+    firsts = [results[0] for results in found]
+    kinds = [named.get(name) or family_of(first.info.model) for name, first in zip(labels, firsts, strict=True)]
+    models = [first.info.model for first in firsts]
+    order = sorted(
+        range(len(firsts)),
+        key=lambda i: (kinds[i], models[i].total_parameters, models[i].active_parameters, labels[i]),
+    )
+    columns: dict[str, list[Any]] = {}
+    for i in order:
+        for name, value in _measured(firsts[i], progress).items():
+            columns.setdefault(name, []).append(value)
+    axes = {
+        "family": [kinds[i] for i in order],
+        "total_parameters": [models[i].total_parameters for i in order],
+        "active_parameters": [models[i].active_parameters for i in order],
+        "perplexity": columns.pop("perplexity"),
+        "precision": [precision_words(firsts[i].info) for i in order],
+    }
+    about = sweep_dataset([firsts[0]]).attrs
+    return xr.Dataset(
+        {name: ("run", values) for name, values in columns.items()},
+        {"run": [labels[i] for i in order], **{name: ("run", values) for name, values in axes.items()}},
+        {
+            **{name: about[name] for name in ("definition", "unit", "layers", "positions", "words")},
+            "magnitude": float(firsts[0].magnitude),
+            "notes": comparison_notes([f.info for f in firsts], [f.plan for f in firsts], labels),
+        },
+    )
+
+
+def _measured(result: Result, progress: Progress) -> dict[str, Any]:
+    largest = next(result.features(1), None)
+    median, where = (np.nan, "") if largest is None else median_magnitude(result, largest.feature, progress)
+    return {
+        "perplexity": np.nan if result.perplexity.value is None else result.perplexity.value,
+        "outliers": result.outliers,
+        "unique_features": result.unique_features,
+        "outliers_per_sequence": result.outliers_per_sequence,
+        "mean_layer_percent": _or_nan(result.mean_layer_percent),
+        "mean_position_percent": _or_nan(result.mean_position_percent),
+        "largest_feature": -1 if largest is None else largest.feature,
+        "critical_magnitude": np.nan if largest is None else largest.critical_magnitude,
+        "median_magnitude": median,
+        "median_from": where,
+    }
+
+
+def median_magnitude(result: Result, feature: int, progress: Progress = silent_progress) -> tuple[float, str]:
+    """(median magnitude of the feature's hits, where it comes from): the slices where the result has details.
+
+    Exact: the middle of the sorted bit patterns, or half way between the two middle values, rounded once.
+    """
+    plan, pattern = result.plan, result.plan.thresholds[result.threshold]
+    run = Run(result.store)
+    if result.detail is not None:
+        from analyze.statistics.feature_hits import FeatureHits
+        from analyze.statistics.measure import measure
+        from analyze.statistics.selection import Selection
+
+        hits = FeatureHits(feature, str(Decimal(result.magnitude.numerator) / Decimal(result.magnitude.denominator)))
+        selection = Selection(sites=plan.sites, sequences=plan.sequences, partial=plan.partial)
+        return float(measure(run, [hits], selection, progress=progress)[hits.name]["median"]), FROM_SLICES
+    held = [peaks.position[:, feature] for peaks in peak_source(run, plan, progress)()]
+    values = np.concatenate(held)
+    return _median(np.sort(values[values >= pattern]), plan.encoding), FROM_PEAKS
+
+
+def _median(ascending: npt.NDArray[Any], encoding: Encoding) -> float:
+    low, high = (int(ascending[(ascending.size - 1 + up) // 2]) for up in (0, 1))
+    if high >= encoding.infinity:
+        return float("inf")
+    return float((magnitude_value(low, encoding) + magnitude_value(high, encoding)) / 2)
+
+
+def _or_nan(value: float | None) -> float:
+    return np.nan if value is None else value
