@@ -115,7 +115,8 @@ def _diff(arguments: argparse.Namespace, _: Sequence[str], knobs: Mapping[str, A
     from analyze.between.difference import diff
     from analyze.between.tables import diff_tables
 
-    return diff_tables(diff(*arguments.diff, arguments.magnitude, progress=progress, **knobs), arguments.features)
+    one, other = arguments.diff
+    return diff_tables(diff(one, other, arguments.magnitude, progress=progress, **knobs), arguments.features)
 
 
 _VIEWS: Mapping[str, View] = MappingProxyType(

@@ -47,8 +47,8 @@ def diff(
     ``magnitude``: 0 where none is larger, or none reaches the floor of the slices that were asked); ``moved``, second
     minus first; ``ratio``, second over first; ``counts_in``: ``both``, ``first only`` or ``second only``. Without it:
     ``outliers`` (run), ``both``, ``first_only``, ``second_only``, ``jaccard``, ``median_moved``, the median of
-    ``abs(moved)`` over units in both, and ``unmoved``, how many units in both did not move. Every critical magnitude of every unit, counted or not, is compared by
-    ``largest_move`` and ``all_equal``.
+    ``abs(moved)`` over units in both, and ``unmoved``, how many units in both did not move. Every critical magnitude of
+    every unit, counted or not, is compared by ``largest_move`` and ``all_equal``.
 
     (Sequence, feature) pairs are matched by their sequence's number, over the sequences that both runs have; attribute
     ``notes`` says where those are not the same tokens. Raises InputError where the runs have different numbers of

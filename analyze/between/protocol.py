@@ -33,7 +33,7 @@ def protocol_aspects(row: PublishedRow, info: RunInfo, plan: Plan) -> tuple[Aspe
     asked = ", ".join(decimal_text(magnitude) for magnitude in question.magnitudes[:3])
     counting = definition_words(plan, asked if len(question.magnitudes) <= 3 else "the magnitude")
     standard = [decimal_text(m) for m in question.magnitudes] == ["6"] and (
-        (question.layers.value * 100, question.positions.value * 100) == (25, 6)
+        question.layers.value * 100 == 25 and question.positions.value * 100 == 6
     )
     as_published = question.definition.preset == protocol.definition and standard
     as_published &= protocol.sequences in (None, len(plan.sequences))

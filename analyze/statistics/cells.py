@@ -27,7 +27,7 @@ def row_parts(positions: Positions, chunk: int) -> list[slice]:
     """Rows of ``positions``, ascending, that lie in one chunk of ``chunk`` positions each.
 
     >>> row_parts(np.array([1, 2, 5, 9]), 3)
-    [slice(0, 1, None), slice(1, 3, None), slice(3, 4, None)]
+    [slice(0, 2, None), slice(2, 3, None), slice(3, 4, None)]
     """
     starts = np.flatnonzero(np.diff(positions // chunk, prepend=-1)).tolist()
     return [slice(start, stop) for start, stop in zip(starts, [*starts[1:], positions.size], strict=False)]
