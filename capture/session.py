@@ -90,6 +90,8 @@ def _execute(prepared: Prepared, corpus: Corpus, info: RunInfo, missing: list[in
     if prepared.existing is not None:
         _require_arrays(prepared.existing, plan)
     _say(settings, _opening_line(store, plan, part, device, len(part.sequences) - len(missing)))
+    if prepared.existing is None and not settings.quiet and (advice := prepared.advice()):
+        _say(settings, advice)
     if plan.routing is not None and (plan.routing.absent or plan.routing.peak_absent):
         _say(settings, f"routing: {routing_in_words(plan.routing)}")
     # Before the store is made or replaced: a checkpoint that cannot be loaded leaves everything as it was.
