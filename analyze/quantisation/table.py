@@ -34,6 +34,13 @@ def _share(value: Value) -> str:
     return f"{value:.1f}%" if value >= 0.95 else f"{value:.2g}%"
 
 
+def _mean_count(value: Value) -> str:
+    """A mean of counts: few columns with two decimals."""
+    if not isinstance(value, float) or math.isnan(value):
+        return shown(value)
+    return f"{value:.2f}" if value < 10 else f"{value:,.1f}"
+
+
 _WHERE = (Field("format", "Format", right=False), Field("site", "Site", right=False))
 _LAYER = Field("layer", "Layer")
 _ERRORS = (
@@ -50,7 +57,7 @@ _COLUMNS = (
     _LAYER,
     Field("tokens_per_call", "Tokens in a call"),
     Field("calls", "Calls"),
-    Field("outlier_columns", "Outlier columns", _decibel),
+    Field("outlier_columns", "Outlier columns", _mean_count),
     Field("outlier_columns_percent", "of all", _share),
 )
 
@@ -146,7 +153,7 @@ def _columns_over_layers(found: xr.Dataset) -> tuple[tuple[Field, ...], list[Row
     features, sites = found.attrs["features"], found.site.values.tolist()
     fields = [Field("tokens_per_call", "Tokens in a call")]
     for site in sites:
-        fields += [Field(site, site, _decibel), Field(f"{site}_percent", "of all", _share)]
+        fields += [Field(site, site, _mean_count), Field(f"{site}_percent", "of all", _share)]
     rows = []
     for n, tokens in enumerate(found.tokens_per_call.values.tolist()):
         row: list[Value] = [tokens]

@@ -7,6 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,7 +15,11 @@ from hypothesis import given, settings
 from analyze.quantisation.formats import FORMATS
 from analyze.quantisation.statistic import POSITIONS, Quantisation
 from analyze.statistics.measure import measure
+from analyze.statistics.piece import Piece
 from analyze.statistics.selection import Selection
+from schemas.bits import ENCODINGS
+from schemas.errors import CorruptChunkError
+from schemas.provenance import NormInfo
 from schemas.run import Run
 from tests.analyze.quantisation.oracle import ORACLES, Tensor, oracle_columns, oracle_sums
 from tests.analyze.worlds import World, stored, worlds
@@ -100,3 +105,62 @@ def test_tokens_per_call_where_classes_differ_in_length(tmp_path: Path) -> None:
     assert int(empty["values"].sum()) == 0
     assert np.isnan(empty.sqnr_db).all()
     assert empty.sizes["tokens_per_call"] == 0
+
+
+def test_the_digits_depend_on_no_number_of_threads(noisy_store: Path) -> None:
+    run = Run(noisy_store)
+    one, three = (measure(run, [Quantisation()], threads=threads)["quantisation"] for threads in (1, 3))
+    assert one.identical(three)
+
+
+def test_a_corrupt_cell_leaves_its_sequence_out_of_its_cell(tmp_path: Path) -> None:
+    path = tmp_path / "a.zarr"
+    values = (np.random.default_rng(6).standard_t(3, (2, 4, 8, 32)) * 3).astype(np.float32)
+    write_store(path, {"ln_attn": values})
+    whole = measure(Run(path), [Quantisation()])["quantisation"]
+    chunk = path / "ln_attn" / "c.1.2.0.0"
+    chunk = chunk if chunk.exists() else path / "ln_attn" / "c" / "1" / "2" / "0" / "0"
+    chunk.write_bytes(chunk.read_bytes()[:-1] + b"?")
+    with pytest.raises(CorruptChunkError):
+        measure(Run(path), [Quantisation()])
+    found = measure(Run(path), [Quantisation()], skip_corrupt=True)["quantisation"]
+    assert found.excluded == ["ln_attn, layer 1, sequence 2"]
+    others = measure(Run(path), [Quantisation()], Selection(layers=(1,), sequences=(0, 1, 3)))["quantisation"]
+    for quantity in ("sqnr_db", "relative_error", "flushed", "clipped", "values"):
+        assert np.array_equal(found[quantity].sel(layer=0).values, whole[quantity].sel(layer=0).values)
+        assert np.array_equal(found[quantity].sel(layer=1).values, others[quantity].sel(layer=1).values)
+    # Of two calls of two sequences one is whole, of one call of all four none.
+    assert found.calls.sel(tokens_per_call=[8, 16, 32]).values[:, 0].tolist() == [[4, 3], [2, 1], [1, 0]]
+    assert np.isnan(found.outlier_columns.sel(layer=1, tokens_per_call=32)).all()
+
+
+def test_in_units_of_gain_the_quotients_are_quantised() -> None:
+    random = np.random.default_rng(8)
+    values = random.standard_t(3, (5, 32)).astype(ml_dtypes.bfloat16)
+    gain = random.uniform(0.2, 3, 32).astype(np.float32)
+    gain[7] = 0  # of which nothing is known
+    norm = NormInfo(kind="rms", gain="weight", modules=["norm"])
+    piece = Piece(
+        "ln_attn",
+        "ln_attn",
+        0,
+        0,
+        np.arange(5),
+        0,
+        values.view(np.uint16),
+        ENCODINGS["bfloat16"],
+        True,
+        norm,
+        lambda name, *_: gain if name == "ln_attn_gain" else None,
+    )
+    names = tuple(FORMATS)
+    found = Quantisation(names, GROUP).chunk(piece)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        divided = (values.astype(np.float64) / np.where(gain == 0, np.nan, gain)).astype(np.float32)
+    for i, name in enumerate(names):
+        expected = oracle_sums(divided, ORACLES[name](Tensor(divided), GROUP, Fraction(6)), [1, 2, 3, 4])
+        assert int(found["nonfinite"][1]) == expected["nonfinite"] == 4
+        for quantity in ("flushed", "clipped"):
+            assert int(found[quantity][i, 1]) == expected[quantity]
+        for quantity in ("noise", "error"):
+            assert float(found[quantity][i, 1]) == pytest.approx(expected[quantity], rel=1e-12), name
