@@ -51,7 +51,7 @@ def limits(group: int, alpha: str) -> Settings:
     return Settings(group, np.float32(alpha))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(tensors(), st.sampled_from((3, 16, 128)), st.sampled_from(("6", "0.5", "127")))
 @pytest.mark.parametrize("name", FORMATS)
 def test_what_values_become(name: str, made: tuple[Array, str], group: int, alpha: str) -> None:
@@ -71,7 +71,7 @@ def test_what_values_become(name: str, made: tuple[Array, str], group: int, alph
         assert (out[place] == 0) == (value == 0) or abs(value) < Fraction(1, 2**149)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(tensors(), st.integers(0, 3), st.booleans())
 def test_sums_are_the_oracles(made: tuple[Array, str], first: int, once: bool) -> None:
     values, encoding = made

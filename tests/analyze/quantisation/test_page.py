@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from analyze.quantisation.answer import quantisation_errors
 from analyze.quantisation.formats import FORMATS
 from analyze.quantisation.tensor import Block, Settings, measure_extent
+from tests.analyze.conftest import Command
 from tests.stores import write_store
 
 PAGE = (Path(__file__).parents[3] / "docs" / "quantisation.md").read_text(encoding="utf-8")
@@ -56,3 +58,17 @@ def test_numbers_in_the_text_are_those_of_the_table() -> None:
         ends = [part.split("=")[-1] for part in re.findall(r"x\^\s+=\s[^,]*?(?=[.,](?:\s|$))", text)]
         for end in ends:
             assert f"{float(end):.4f}" in restored, (name, end)
+
+
+def test_the_fields_are_those_of_the_json(analyze: Command, noisy_store: Path) -> None:
+    _, out, _ = analyze("--store", noisy_store, "--quantisation", "llm-int8", "--format", "json")
+    listed = PAGE[PAGE.index("## In JSON and CSV") : PAGE.index("## Worked example")]
+    tables = json.loads(out)["tables"]
+    assert [table["table"] for table in tables] == ["quantisation", "outlier_columns"]
+    for table in tables:
+        (line,) = [line for line in listed.splitlines() if line.startswith(f"| `{table['table']}` ")]
+        fields = re.findall(r"`([a-z_0]+)`", line.split("|")[2])
+        if "_without_0" in fields:
+            place = fields.index("_without_0")
+            fields[place : place + 1] = [f"{field}_without_0" for field in fields[place - 4 : place]]
+        assert list(table["rows"][0]) == fields
