@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from analyze.criteria import criterion_names
 from analyze.definitions import DEFAULT_DEFINITION, DEFINITIONS
 from analyze.formats import FORMATS
+from analyze.pass_flags import add_pass_flags, resources_of
 from analyze.quantisation.flags import add_quantisation_flags
 from analyze.views import VIEW_EXAMPLES, add_view_flags, asked_views, view_tables
 
@@ -98,6 +99,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     group("--by", choices=BY, help="hits at --magnitude by layer, position or expert; or with --criteria, by layer")
     add_quantisation_flags(parser)
+    add_pass_flags(parser)
     add("-q", "--quiet", action="store_true", help="no progress on stderr")
     add_view_flags(parser)
     return parser
@@ -177,6 +179,7 @@ def _tables(arguments: argparse.Namespace) -> Iterator[str]:
         sites=arguments.sites,
         partial=arguments.partial,
         progress=silent_progress if arguments.quiet else shown_progress,
+        **resources_of(arguments).options(),
     )
     return render_tables(tables, arguments.format)
 
@@ -208,7 +211,8 @@ def _results(arguments: argparse.Namespace) -> Iterator[str]:
 
     question = ask(arguments.magnitude, **{name: getattr(arguments, name) for name in _KNOBS})
     progress = silent_progress if arguments.quiet else shown_progress
-    results = [result for store in arguments.store for result in answer(store, question, progress)]
+    resources = resources_of(arguments)
+    results = [result for store in arguments.store for result in answer(store, question, progress, resources)]
     return render(results, arguments.format, arguments.features)
 
 

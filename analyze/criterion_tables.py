@@ -41,22 +41,26 @@ def asked_tables(
     sites: str | None = None,
     partial: bool = False,
     progress: Progress = silent_progress,
+    **options: Any,
 ) -> list[Table]:
     """The tables of criteria, of hits ``by`` layer, position or expert, or of criteria by layer, a store after another.
 
-    The words are those of the command line. Raises what ``evaluate_criteria`` and ``exceedances_by`` raise.
+    The words are those of the command line, ``options`` those of ``measure``.
+    Raises what ``evaluate_criteria`` and ``exceedances_by`` raise.
     """
     selection = Selection(sites=None if sites is None else site_names(sites), partial=partial)
     if criteria is None:
         return [
             exceedance_table(
-                exceedances_by(store, by or "layer", magnitude, selection, positions=positions, progress=progress)
+                exceedances_by(
+                    store, by or "layer", magnitude, selection, positions=positions, progress=progress, **options
+                )
             )
             for store in stores
         ]
     if by not in (None, "layer"):
         raise InputError(f"--criteria are evaluated by layer, not by {by}: leave out --criteria, or write --by layer")
-    answers = [evaluate_criteria(store, criteria, selection, progress=progress) for store in stores]
+    answers = [evaluate_criteria(store, criteria, selection, progress=progress, **options) for store in stores]
     return [table for answer in answers for table in criterion_tables(answer, by_layer=by == "layer")]
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 __all__ = ["DEFAULT_RESOURCES", "Resources"]
 
@@ -28,6 +29,10 @@ class Resources:
         if self.threads is not None:
             return self.threads
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+    def options(self) -> dict[str, Any]:
+        """The same as keyword arguments of ``measure``."""
+        return asdict(self)
 
 
 DEFAULT_RESOURCES = Resources()

@@ -28,6 +28,7 @@ def add_quantisation_flags(parser: argparse.ArgumentParser) -> None:
 def quantisation_text(arguments: argparse.Namespace) -> Iterator[str]:
     """What ``--quantisation`` prints of ``arguments``, in pieces."""
     from analyze.formats import render_tables
+    from analyze.pass_flags import resources_of
     from analyze.progress import shown_progress, silent_progress
     from analyze.quantisation.answer import (
         DEFAULT_ALPHA,
@@ -48,12 +49,13 @@ def quantisation_text(arguments: argparse.Namespace) -> Iterator[str]:
     selection = Selection(
         sites=None if arguments.sites is None else site_names(arguments.sites), partial=arguments.partial
     )
+    options = resources_of(arguments).options()
     runs = [Run(store) for store in arguments.store]
     models = [run.info.model.name for run in runs]
     tables = []
     for run, model in zip(runs, models, strict=True):
         progress = silent_progress if arguments.quiet else shown_progress
-        found = quantisation_errors(run, arguments.quantisation, selection, progress=progress, **settings)
+        found = quantisation_errors(run, arguments.quantisation, selection, progress=progress, **settings, **options)
         name = model if models.count(model) == 1 else f"{model} ({run.path})"
         tables += quantisation_tables(found, name, for_programs=arguments.format in ("json", "csv"))
     yield from render_tables(tables, arguments.format)

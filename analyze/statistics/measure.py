@@ -10,6 +10,7 @@ from analyze.memory import default_memory_limit, resident_bytes
 from analyze.progress import Progress, silent_progress
 from analyze.quantities import decimal_text
 from analyze.resources import Resources
+from analyze.statistics.cache import Cache
 from analyze.statistics.cells import CellReader
 from analyze.statistics.pass_plan import PassPlan, plan_pass
 from analyze.statistics.passes import Pass
@@ -64,11 +65,13 @@ def measure(
     scheduler: str | None = None,
     progress: Progress = silent_progress,
     skip_corrupt: bool = False,
+    cache: bool = True,
 ) -> dict[str, xr.Dataset]:
     """The result of each statistic, by its name: what its own docstring says, of the selected part of ``run``.
 
     ``memory_limit`` in bytes, a quarter of the machine's by default; ``threads``, as many as there are processors;
-    ``scheduler``, the address of a Dask cluster's, or a file that has it. The digits depend on none of them.
+    ``scheduler``, the address of a Dask cluster's, or a file that has it. The digits depend on none of them. With
+    ``cache``, what was measured before of the very same store is not measured again (``analyze.statistics.cache``).
 
     Raises InputError or StoreError for what cannot be measured, or not in that memory, CorruptChunkError naming a
     chunk that fails its checksum. With ``skip_corrupt`` such a cell of a sequence is left out, and each result's
@@ -80,9 +83,17 @@ def measure(
     chosen = choose(run, selection)
     for statistic in statistics:
         _require_values(run, statistic)
-    resources = Resources(memory_limit, threads, scheduler, skip_corrupt)
-    with open_scheduler(scheduler, resources.processors) as there:
-        return _measured(run, chosen, statistics, resources, there, progress)
+    known = Cache(run, chosen, cache)
+    results = {statistic.name: known.find(statistic) for statistic in statistics}
+    unknown = [statistic for statistic in statistics if results[statistic.name] is None]
+    if unknown:
+        resources = Resources(memory_limit, threads, scheduler, skip_corrupt)
+        with open_scheduler(scheduler, resources.processors) as there:
+            measured = _measured(run, chosen, unknown, resources, there, progress)
+        for statistic in unknown:
+            results[statistic.name] = measured[statistic.name]
+            known.keep(statistic, measured[statistic.name])
+    return {name: result for name, result in results.items() if result is not None}
 
 
 def _measured(

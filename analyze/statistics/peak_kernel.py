@@ -85,14 +85,14 @@ def _levels(magnitude: Any, thresholds: Array) -> int:
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _scan(tile: Array, lane: int, rows: int, thresholds: Array, level_of: Array, exactly: Array) -> None:
+def _scan(tile: Array, lane: int, rows: int, thresholds: Array, level_of: Array, exactly: Array, feature: int) -> None:
     """Count each hit of one lane by the highest threshold that it reaches, in ``exactly``."""
     least = thresholds[0]
     for t in range(rows):
         magnitude = tile[t * _LANES + lane]
         if magnitude >= least:
             level = level_of[magnitude] if level_of.size else _levels(magnitude, thresholds)
-            exactly[level - 1] += 1
+            exactly[level - 1, feature] += 1
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -109,8 +109,8 @@ def reduce_rows(
 ) -> int:
     """Reduce (row, feature) patterns into the outputs; how many values are NaN or infinite.
 
-    ``thresholds`` ascend; all are at least 1. ``counts`` (threshold, feature) uint32 and ``exactly`` (feature,
-    threshold) uint32: a value that reaches k thresholds is counted either in the first k of ``counts`` or as one at
+    ``thresholds`` ascend; all are at least 1. ``counts`` (threshold, feature) uint32 and ``exactly``, of the
+    same shape: a value that reaches k thresholds is counted either in the first k of ``counts`` or as one at
     k - 1 in ``exactly``. ``layer_peak`` (feature,) and ``position_peak`` (row, feature) are raised to the maxima; a
     ``position_peak`` of no rows is left out. ``level_of``: thresholds that each pattern reaches, or empty, and they are
     searched.
@@ -155,7 +155,7 @@ def reduce_rows(
             if busy * _LANE_COST + hits * _HIT_COST < levels * _LEVEL_COST:
                 for j in range(width):
                     if lanes[j]:
-                        _scan(tile, j, n, thresholds, level_of, exactly[f + j])
+                        _scan(tile, j, n, thresholds, level_of, exactly, f + j)
                 continue
             _add(lanes, counts[0, f : f + width])
             for k in range(1, levels):
@@ -167,11 +167,10 @@ def reduce_rows(
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def total_hits(counts: Array, exactly: Array, hits: Array) -> None:
-    """(feature, threshold) int64 ``hits`` at each threshold, of what ``reduce_rows`` counted in its two ways."""
+def total_hits(counts: Array, exactly: Array) -> None:
+    """Add to ``counts`` what ``reduce_rows`` counted in its other way: (threshold, feature) hits at each threshold."""
     thresholds, features = counts.shape
-    for f in range(features):
-        above = 0
-        for k in range(thresholds - 1, -1, -1):
-            above += exactly[f, k]
-            hits[f, k] = above + counts[k, f]
+    above = np.zeros(features, counts.dtype)
+    for k in range(thresholds - 1, -1, -1):
+        _add(exactly[k], above)
+        _add(above, counts[k])

@@ -15,12 +15,12 @@ from schemas.bits import Encoding
 __all__ = ["PieceReduction", "reduce_piece"]
 
 Patterns = npt.NDArray[Any]
-Counts = npt.NDArray[np.int64]
+Counts = npt.NDArray[np.uint32]
 
 
 @dataclass(frozen=True)
 class PieceReduction:
-    """``layer_peak`` (feature,); ``hits`` (feature, threshold); how many values are NaN or infinite."""
+    """``layer_peak`` (feature,); ``hits`` (threshold, feature) uint32; how many values are NaN or infinite."""
 
     layer_peak: Patterns
     hits: Counts
@@ -38,7 +38,7 @@ def reduce_piece(piece: Piece, thresholds: tuple[int, ...], position_peak: Patte
     unsigned = encoding.unsigned.type
     levels, level_of = _levels(thresholds, encoding)
     counts = np.zeros((levels.size, features), np.uint32)
-    exactly = np.zeros((features, levels.size), np.uint32)
+    exactly = np.zeros_like(counts)
     layer_peak = np.zeros(features, encoding.unsigned)
     nonfinite = reduce_rows(
         np.ascontiguousarray(piece.patterns),
@@ -51,12 +51,11 @@ def reduce_piece(piece: Piece, thresholds: tuple[int, ...], position_peak: Patte
         layer_peak,
         np.zeros((0, features), encoding.unsigned) if position_peak is None else position_peak,
     )
-    hits = np.empty((features, levels.size), np.int64)
-    total_hits(counts, exactly, hits)
+    total_hits(counts, exactly)
     if levels.size < len(thresholds):  # the first is 0, which every value reaches that is not NaN
-        numbers = np.count_nonzero(piece.magnitudes <= encoding.infinity, axis=0)
-        hits = np.column_stack([numbers, hits])
-    return PieceReduction(layer_peak, hits, int(nonfinite))
+        numbers = np.count_nonzero(piece.magnitudes <= encoding.infinity, axis=0).astype(np.uint32)
+        counts = np.vstack([numbers, counts])
+    return PieceReduction(layer_peak, counts, int(nonfinite))
 
 
 @lru_cache(maxsize=8)

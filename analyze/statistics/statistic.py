@@ -51,10 +51,14 @@ class Context:
         """False where ``Piece.residual`` recovers it from a norm's output, and results are to be marked approximate."""
         return RESIDUAL in self.run
 
-    def cells(self, partials: Partials, name: str) -> npt.NDArray[Any]:
+    def cells(self, partials: Partials, name: str, dtype: Any = None) -> npt.NDArray[Any]:
         """(site, layer, ...) of ``name`` of partials kept by site and layer; 0 or NaN of one that could not be read."""
-        held = _Held(partials, name)
-        return np.stack([np.stack([held[s, i, None] for i in self.chosen.layers]) for s in self.chosen.sites])
+        held, chosen = _Held(partials, name), self.chosen
+        whole = np.empty((len(chosen.sites), len(chosen.layers), *held.shape), dtype or held.dtype)
+        for i, site in enumerate(chosen.sites):
+            for j, layer in enumerate(chosen.layers):
+                whole[i, j] = held[site, layer, None]
+        return whole
 
     def sequence_cells(self, partials: Partials, name: str) -> npt.NDArray[Any]:
         """(site, layer, sequence, ...) of ``name`` of partials kept by all three; absent as in ``cells``."""
@@ -102,6 +106,7 @@ class _Held:
         self._partials, self._name = partials, name
         like = np.asarray(next(iter(partials.values()))[name]) if partials else np.zeros(())
         self._absent = np.full_like(like, np.nan if like.dtype.kind == "f" else 0)
+        self.shape, self.dtype = like.shape, like.dtype
 
     def __getitem__(self, place: tuple[str, int, int | None]) -> npt.NDArray[Any]:
         held = self._partials.get(Key(*place, None))

@@ -1,0 +1,152 @@
+"""Results that were measured before, kept beside the store, or in the user's cache where that cannot be written.
+
+A result is found again only for the very same store: the name of its file is made of what the statistic's definition
+and selection are, and of every file of the store, its size, inode and times of change. A chunk that was replaced, a
+sequence that was added, a run that was captured anew or copied is another store. Files are written whole or not at all,
+and one that cannot be read is as good as none. docs/decisions/051-cached-statistics.md
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import time
+import uuid
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from analyze.statistics.selection import Chosen
+from analyze.statistics.statistic import Statistic
+from schemas.run import Run, is_url
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["Cache", "cache_folders"]
+
+_FORMAT = 1
+_SETTLED_NANOSECONDS = 100_000_000
+"""A store that changed less than this ago may change again within the same tick of the clock of its file system."""
+
+
+class Cache:
+    """What is known of one store as it is when this is made."""
+
+    def __init__(self, run: Run, chosen: Chosen, enabled: bool = True) -> None:
+        """``enabled``: False finds nothing and keeps nothing."""
+        self._run = run
+        self._chosen = chosen
+        self._identity = _identity(run.path) if enabled else None
+
+    def find(self, statistic: Statistic) -> xr.Dataset | None:
+        """The kept result, or None."""
+        if self._identity is None:
+            return None
+        for folder in cache_folders(self._run.path):
+            with contextlib.suppress(
+                OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error
+            ):
+                return _read(folder / self._name(statistic), self._key(statistic))
+        return None
+
+    def keep(self, statistic: Statistic, result: xr.Dataset) -> None:
+        """Keep ``result`` if the store is still what it was, and is not being written right now."""
+        if self._identity is None or result.attrs.get("excluded") or _identity(self._run.path) != self._identity:
+            return
+        for folder in cache_folders(self._run.path):
+            with contextlib.suppress(OSError, TypeError):
+                folder.mkdir(parents=True, exist_ok=True)
+                _write(folder / self._name(statistic), self._key(statistic), result)
+                self._forget_others(folder)
+                return
+
+    def _key(self, statistic: Statistic) -> str:
+        key = {
+            "format": _FORMAT,
+            "store": self._identity,
+            "chosen": asdict(self._chosen),
+            "definition": statistic.definition,
+        }
+        return json.dumps(key, sort_keys=True, default=str)
+
+    def _name(self, statistic: Statistic) -> str:
+        return f"{str(self._identity)[:16]}-{statistic.name}-{_digest(self._key(statistic))[:32]}.npz"
+
+    def _forget_others(self, folder: Path) -> None:
+        """Remove results of what the store was before, and what killed processes left."""
+        for file in folder.iterdir():
+            abandoned = file.suffix == ".partial" and file.stat().st_mtime < time.time() - 3600
+            if abandoned or (file.suffix == ".npz" and not file.name.startswith(str(self._identity)[:16])):
+                file.unlink(missing_ok=True)
+
+
+def cache_folders(path: str) -> Iterator[Path]:
+    """Where results of the store at a local ``path`` may be: beside it, then in the user's cache."""
+    store = Path(os.path.abspath(path))
+    yield store.parent / f".{store.name}.statistics"
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    yield Path(home, "outlier-features", f"{store.name}-{_digest(str(store))[:16]}")
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _identity(path: str) -> str | None:
+    """A digest of all that says that the store's files are the same; None of a remote store, or one just changed."""
+    if is_url(path):
+        return None
+    found, newest = [], 0
+    try:
+        for folder, folders, names in os.walk(path):
+            folders.sort()
+            for name in names:
+                about = os.stat(os.path.join(folder, name))
+                newest = max(newest, about.st_mtime_ns, about.st_ctime_ns)
+                place = os.path.relpath(os.path.join(folder, name), path)
+                found.append((place, about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino))
+    except OSError:  # files that come and go
+        return None
+    if newest > time.time_ns() - _SETTLED_NANOSECONDS:
+        return None
+    return _digest(json.dumps(sorted(found)))
+
+
+def _write(file: Path, key: str, result: xr.Dataset) -> None:
+    arrays: dict[str, Any] = {}
+    about: dict[str, Any] = {"key": key, "attributes": result.attrs, "variables": []}
+    for name, variable in result.variables.items():
+        values = np.asarray(variable.values)
+        text = values.dtype.kind in "OT"
+        arrays[f"v{len(arrays)}"] = values.astype(str) if text else values
+        about["variables"].append([name, list(variable.dims), variable.attrs, name in result.coords])
+    arrays["about"] = np.array(json.dumps(about))
+    draft = file.with_name(f"{uuid.uuid4().hex}.partial")
+    try:
+        with open(draft, "wb") as stream:
+            np.savez(stream, **arrays)
+        os.replace(draft, file)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _read(file: Path, key: str) -> xr.Dataset:
+    """The result in ``file``; raises where there is none, or it is not that of ``key``."""
+    import xarray as xr
+
+    with open(file, "rb") as stream, np.load(stream, allow_pickle=False) as held:
+        about = json.loads(str(held["about"]))
+        if about["key"] != key:
+            raise KeyError(key)
+        variables: dict[bool, dict[str, Any]] = {True: {}, False: {}}
+        for i, (name, dims, attributes, is_coordinate) in enumerate(about["variables"]):
+            variables[is_coordinate][name] = (dims, held[f"v{i}"], attributes)
+        return xr.Dataset(variables[False], variables[True], about["attributes"])

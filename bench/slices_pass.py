@@ -1,0 +1,132 @@
+"""What a pass over the slices costs: against decoding them, and against the obvious program."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from analyze.statistics.exceedances import Exceedances
+from analyze.statistics.measure import measure
+from analyze.statistics.peaks import LayerPeaks, PositionPeaks
+from bench.rounds import Comparison, compare
+from bench.slices_store import SITES, write_slices
+from schemas.chunk_reading import ChunkReader
+from schemas.layout import Dimensions
+from schemas.run import Run
+
+__all__ = ["run"]
+
+QWEN3_30B = Dimensions(layers=48, sequences=16, positions=2048, features=2048)
+SMOLLM2 = Dimensions(layers=30, sequences=16, positions=2048, features=576)
+MAGNITUDES = tuple(str(2 + i / 4) for i in range(41) if i < 40)
+THREADS = 2
+OBVIOUS_SEQUENCES = 1
+OBVIOUS_THRESHOLDS = 2
+
+
+def run() -> Iterator[Comparison]:
+    """The pass against raw decoding, of two geometries, then against the obvious program."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, d in (("SmolLM2", SMOLLM2), ("Qwen3-30B", QWEN3_30B)):
+            store = Path(folder, f"{name}.zarr")
+            write_slices(store, d)
+            size = f"{d.layers} layers x 2 sites x {d.sequences} x {d.positions} x {d.features}"
+            yield compare(
+                f"peaks and counts at 40 magnitudes from all slices of {name}'s geometry ({size})",
+                lambda store=store: _measured(store),  # type: ignore[misc]
+                "reading, checking and decoding its chunks into memory that is used again, two threads",
+                lambda store=store: _decoded(store),  # type: ignore[misc]
+                rounds=3,
+                bar=1 / 0.6,
+            )
+            if d is SMOLLM2:
+                shutil.rmtree(store)
+        few = QWEN3_30B.__class__(QWEN3_30B.layers, OBVIOUS_SEQUENCES, QWEN3_30B.positions, QWEN3_30B.features)
+        small = Path(folder, "few.zarr")
+        shutil.rmtree(Path(folder, "Qwen3-30B.zarr"))
+        write_slices(small, few)
+        ours, obvious = _process(small, "ours"), _process(small, "obvious")
+        scale = len(MAGNITUDES) / OBVIOUS_THRESHOLDS
+        yield Comparison(
+            f"peaks and counts at 40 magnitudes of {OBVIOUS_SEQUENCES} sequence of Qwen3-30B's geometry",
+            f"decode to float32, compare, reduce with Dask and xarray, a pass each: {OBVIOUS_THRESHOLDS}, x {scale:g}",
+            [seconds for seconds, _ in ours],
+            [seconds * scale for seconds, _ in obvious],
+            0.1,
+        )
+        yield Comparison(
+            "bytes at the peak of that pass, in GB (column of seconds)",
+            "bytes at the peak of the obvious program",
+            [peak / 1e9 for _, peak in ours],
+            [peak / 1e9 for _, peak in obvious],
+            0.25,
+        )
+
+
+def _measured(store: Path) -> None:
+    measure(Run(store), [Exceedances(MAGNITUDES), LayerPeaks(), PositionPeaks()], threads=THREADS, cache=False)
+
+
+def _decoded(store: Path) -> None:
+    run = Run(store)
+    own = threading.local()
+
+    def read(task: tuple[ChunkReader, tuple[int, ...]]) -> None:
+        reader, chunk = task
+        if not hasattr(own, "memory"):
+            own.memory = np.empty(reader.shape[2:], reader.dtype)
+        reader.read(chunk, own.memory)
+
+    tasks = []
+    for site in SITES:
+        reader = ChunkReader.of(str(store / site), run.array(site))
+        assert reader is not None
+        d = run.dimensions
+        tasks += [(reader, (layer, q, 0, 0)) for q in range(d.sequences) for layer in range(d.layers)]
+    with ThreadPoolExecutor(THREADS) as pool:
+        for _ in pool.map(read, tasks):
+            pass
+
+
+_PROCESS = """
+import json, sys, time
+from pathlib import Path
+from bench import slices_pass as bench
+store = Path(sys.argv[1])
+task = {"ours": bench._measured, "obvious": bench.obvious}[sys.argv[2]]
+seconds = []
+for _ in range(2):
+    started = time.perf_counter()
+    task(store)
+    seconds.append(time.perf_counter() - started)
+peak = next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(json.dumps([[one, peak] for one in seconds]))
+"""
+
+
+def _process(store: Path, task: str) -> list[tuple[float, int]]:
+    """(seconds, bytes at the peak) of two rounds in a process of its own."""
+    found = subprocess.run([sys.executable, "-c", _PROCESS, store, task], capture_output=True, text=True, check=True)
+    return [(seconds, peak) for seconds, peak in json.loads(found.stdout)]
+
+
+def obvious(store: Path) -> None:
+    """Hits by cell and feature, a pass for each threshold, as one would first write it with xarray and Dask."""
+    import dask
+
+    from schemas.dataset import open_run
+
+    dataset = open_run(store, chunks={})
+    with dask.config.set(scheduler="threads", num_workers=THREADS):
+        for magnitude in MAGNITUDES[:OBVIOUS_THRESHOLDS]:
+            reached = abs(dataset[list(SITES)]) >= float(magnitude)
+            reached.sum(["sequence", "position"]).compute()

@@ -1,0 +1,133 @@
+"""A kept result is the measured one, and is found for the very same store alone."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from analyze.statistics import measure as measuring
+from analyze.statistics.cache import cache_folders
+from analyze.statistics.exceedances import Exceedances
+from analyze.statistics.measure import measure
+from analyze.statistics.moments import Moments
+from analyze.statistics.selection import Selection
+from schemas.run import Run, RunWriter
+from tests.stores import as_stored, write_store
+
+VALUES = {"ln_attn": np.random.default_rng(3).normal(0, 5, (2, 3, 4, 6)).astype(np.float32)}
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A store that has been left alone for a while."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    write_store(tmp_path / "run.zarr", VALUES)
+    time.sleep(0.15)
+    return tmp_path / "run.zarr"
+
+
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many statistics each pass was made for."""
+    made: list[int] = []
+    original = measuring._one_pass
+
+    def counted(*arguments: object) -> object:
+        made.append(len(arguments[2]))  # type: ignore[arg-type]
+        return original(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(measuring, "_one_pass", counted)
+    return made
+
+
+def test_a_second_question_takes_no_pass(store: Path, passes: list[int]) -> None:
+    statistics = [Moments(), Exceedances(("6", "2"))]
+    first = measure(Run(store), statistics)
+    again = measure(Run(store), statistics)
+    assert passes == [2]
+    assert all(first[name].identical(again[name]) for name in first)
+    measure(Run(store), [Moments(), Exceedances(("6", "3"))])
+    assert passes == [2, 1]  # other parameters are another statistic
+    measure(Run(store), [Moments()], Selection(positions=(1, None)))
+    measure(Run(store), [Moments()], cache=False)
+    assert passes == [2, 1, 1, 1]
+
+
+def rewrite_chunk(store: Path) -> None:
+    RunWriter(store).write("ln_attn", (1, 2), as_stored(VALUES["ln_attn"][1, 2] + 1, "bfloat16"))
+
+
+def rewrite_in_place(store: Path) -> None:
+    """Other bytes of the same length, and the old time of change."""
+    file, other = store / "ln_attn/c.0.0.0.0", store / "ln_attn/c.0.1.0.0"
+    before = file.stat()
+    other_bytes = other.read_bytes()
+    file.write_bytes(other_bytes)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def capture_again(store: Path) -> None:
+    shutil.rmtree(store)
+    write_store(store, {"ln_attn": VALUES["ln_attn"] + 1})
+
+
+@pytest.mark.parametrize("change", [rewrite_chunk, rewrite_in_place, capture_again])
+def test_a_changed_store_is_measured_anew(store: Path, passes: list[int], change: Callable[[Path], None]) -> None:
+    before = measure(Run(store), [Moments()])["moments"]
+    change(store)
+    time.sleep(0.15)
+    after = measure(Run(store), [Moments()])["moments"]
+    assert passes == [1, 1]
+    assert not before.identical(after)
+    assert after.identical(measure(Run(store), [Moments()], cache=False)["moments"])
+    assert len(list(next(cache_folders(str(store))).iterdir())) == 1  # what the store was before is forgotten
+
+
+def test_a_store_that_changes_during_the_pass_is_not_kept(
+    store: Path, passes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = measuring._one_pass
+
+    def interrupted(*arguments: object) -> object:
+        rewrite_chunk(store)
+        return original(*arguments)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(measuring, "_one_pass", interrupted)
+        measure(Run(store), [Moments()])
+    time.sleep(0.15)
+    measure(Run(store), [Moments()])
+    assert passes == [1, 1]
+
+
+@pytest.mark.parametrize("harm", ["empty", "short", "flipped", "other"])
+def test_a_damaged_file_is_as_good_as_none(store: Path, passes: list[int], harm: str) -> None:
+    first = measure(Run(store), [Moments()])["moments"]
+    (file,) = next(cache_folders(str(store))).iterdir()
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes({"empty": b"", "short": bytes(data[:50]), "flipped": bytes(data), "other": b"text"}[harm])
+    assert measure(Run(store), [Moments()])["moments"].identical(first)
+    assert passes == [1, 1]
+
+
+def test_beside_a_store_that_cannot_be_written_the_users_cache_is_used(store: Path, passes: list[int]) -> None:
+    """What is in the way here is a file; root may write into any folder."""
+    beside, home = cache_folders(str(store))
+    beside.write_text("in the way")
+    measure(Run(store), [Moments()])
+    measure(Run(store), [Moments()])
+    assert passes == [1]
+    assert len(list(home.iterdir())) == 1
+
+
+def test_the_store_itself_is_left_as_it_is(store: Path) -> None:
+    before = sorted(str(path) for path in store.rglob("*"))
+    measure(Run(store), [Moments()])
+    assert sorted(str(path) for path in store.rglob("*")) == before

@@ -1,0 +1,115 @@
+"""A real scheduler with two workers on loopback gives the digits that threads give; one that is not there is named."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from analyze.answers import answer
+from analyze.question import ask
+from analyze.resources import Resources
+from analyze.statistics.exceedances import Exceedances
+from analyze.statistics.measure import measure
+from analyze.statistics.moments import Moments
+from analyze.statistics.peaks import LayerPeaks, PositionPeaks
+from schemas.errors import CorruptChunkError
+from schemas.run import Run
+from tests.analyze.comparison import content
+from tests.analyze.conftest import Command
+from tests.stores import write_store
+
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
+STATISTICS = [Moments(), Exceedances(("2", "6")), PositionPeaks(), LayerPeaks()]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The scheduler file of a cluster of two worker processes."""
+    folder = tmp_path_factory.mktemp("cluster")
+    file = folder / "scheduler.json"
+    dask = [sys.executable, "-m", "dask"]
+    flags = ["--no-dashboard", "--scheduler-file", str(file)]
+    started = [
+        subprocess.Popen(
+            [*dask, "scheduler", "--host", "127.0.0.1", "--port", "0", *flags], stderr=subprocess.DEVNULL, cwd=folder
+        )
+    ]
+    try:
+        until = time.monotonic() + 60
+        while not file.exists() and time.monotonic() < until:
+            time.sleep(0.1)
+        worker = [*dask, "worker", "--nthreads", "1", "--local-directory", str(folder), *flags]
+        started += [subprocess.Popen(worker, stderr=subprocess.DEVNULL, cwd=folder) for _ in range(2)]
+        yield file
+    finally:
+        for process in reversed(started):
+            process.terminate()
+        for process in started:
+            process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("stores") / "run.zarr"
+    values = {
+        site: np.random.default_rng(i).standard_t(3, (4, 3, 10, 8)).astype(np.float32) * 3
+        for i, site in enumerate(("ln_attn", "ln_mlp"))
+    }
+    write_store(path, values, position_chunk=4)
+    return path
+
+
+def test_a_cluster_gives_the_same_digits(cluster: Path, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("analyze.statistics.pass_plan._BLOCK_BYTES", 2000)
+    monkeypatch.setattr("analyze.statistics.pass_plan._WAVE_SEQUENCES", 2)
+    here = measure(Run(store), STATISTICS, threads=1, cache=False)
+    there = measure(Run(store), STATISTICS, scheduler=str(cluster), cache=False)
+    for name in here:
+        assert here[name].identical(there[name])
+
+
+def test_answers_from_slices_are_the_same(cluster: Path, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    question = ask("2:8:1", engine="slices", details=True)
+    here = answer(store, question)
+    monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", __import__("json").loads(cluster.read_text())["address"])
+    there = answer(store, question)
+    assert [content(result) for result in here] == [content(result) for result in there]
+    assert here[0].outliers > 0
+
+
+def test_a_worker_names_a_damaged_chunk(cluster: Path, store: Path, tmp_path: Path) -> None:
+    write_store(tmp_path / "run.zarr", {"ln_attn": np.ones((2, 2, 3, 4), np.float32)})
+    (tmp_path / "run.zarr/ln_attn/c.1.0.0.0").write_bytes(b"no chunk")
+    with pytest.raises(CorruptChunkError, match="layer 1, sequence 0"):
+        measure(Run(tmp_path / "run.zarr"), [Moments()], scheduler=str(cluster), cache=False)
+    found = measure(Run(tmp_path / "run.zarr"), [Moments()], scheduler=str(cluster), skip_corrupt=True)["moments"]
+    assert found.attrs["excluded"] == ["ln_attn, layer 1, sequence 0"]
+
+
+@pytest.mark.parametrize(
+    ("where", "words"),
+    [
+        ("tcp://127.0.0.1:9", "--scheduler tcp://127.0.0.1:9 cannot be reached"),
+        ("there/scheduler.json", "--scheduler there/scheduler.json: there is no such file"),
+    ],
+)
+def test_a_scheduler_that_is_not_there_is_named(
+    analyze: Command, store: Path, monkeypatch: pytest.MonkeyPatch, where: str, words: str
+) -> None:
+    monkeypatch.setattr("analyze.statistics.scheduler._PATIENCE_SECONDS", 1)
+    status, out, err = analyze("--store", store, "--engine", "slices", "--scheduler", where)
+    assert (status, out) == (2, "")
+    assert words in err
+    assert "dask scheduler" in err
+
+
+def test_threads_do_not_change_a_digit(store: Path) -> None:
+    one, four = (measure(Run(store), STATISTICS, threads=threads, cache=False) for threads in (1, 4))
+    assert all(one[name].identical(four[name]) for name in one)
+    assert Resources(threads=3).processors == 3

@@ -1,0 +1,66 @@
+"""A chunk that cannot be read is named, or left out and told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from analyze.statistics.exceedances import Exceedances
+from analyze.statistics.measure import measure
+from analyze.statistics.moments import Moments
+from analyze.statistics.peaks import LayerPeaks, PositionPeaks
+from schemas.errors import CorruptChunkError
+from schemas.run import Run
+from tests.analyze.conftest import Command
+from tests.stores import write_store
+
+VALUES = np.random.default_rng(4).normal(0, 5, (3, 2, 8, 6)).astype(np.float32)
+
+
+@pytest.fixture
+def damaged(tmp_path: Path) -> Path:
+    """The second half of layer 1, sequence 0, of ln_mlp cannot be read."""
+    path = tmp_path / "run.zarr"
+    write_store(path, {"ln_attn": VALUES, "ln_mlp": VALUES + 1}, position_chunk=4)
+    file = path / "ln_mlp/c.1.0.1.0"
+    data = bytearray(file.read_bytes())
+    data[-7] ^= 1
+    file.write_bytes(bytes(data))
+    return path
+
+
+def test_it_is_named_with_layer_and_sequence(damaged: Path) -> None:
+    with pytest.raises(CorruptChunkError, match=r"chunk ln_mlp/c\.1\.0\.1\.0 \(layer 1, sequence 0, position 4 to 7\)"):
+        measure(Run(damaged), [Moments()])
+
+
+def test_it_is_left_out_as_a_whole_and_told(damaged: Path, tmp_path: Path) -> None:
+    kept = {"ln_attn": VALUES, "ln_mlp": VALUES + 1}
+    kept["ln_mlp"] = kept["ln_mlp"].copy()
+    kept["ln_mlp"][1, 0] = np.nan
+    write_store(tmp_path / "nan.zarr", kept, position_chunk=4)
+    statistics = [Moments(), Exceedances(("2",)), PositionPeaks(), LayerPeaks()]
+    found = measure(Run(damaged), statistics, skip_corrupt=True)
+    told = measure(Run(tmp_path / "nan.zarr"), statistics)
+    for name in found:
+        assert found[name].attrs.pop("excluded") == ["ln_mlp, layer 1, sequence 0"]
+    np.testing.assert_array_equal(found["exceedances"].hits, told["exceedances"].hits)
+    np.testing.assert_array_equal(found["exceedances"].rows.sel(site="ln_mlp"), [16, 8, 16])
+    np.testing.assert_array_equal(found["position_peaks"].position_peak, told["position_peaks"].position_peak)
+    np.testing.assert_array_equal(found["layer_peaks"].layer_peak, told["layer_peaks"].layer_peak)
+    np.testing.assert_array_equal(found["moments"]["mean"], told["moments"]["mean"])
+
+
+def test_the_command_says_what_it_skipped(analyze: Command, damaged: Path) -> None:
+    asked = ("--store", damaged, "--engine", "slices", "--magnitude", "2")
+    assert analyze(*asked)[0] == 2
+    status, out, _ = analyze(*asked, "--skip-corrupt", "--details")
+    assert status == 0
+    assert "1 cell could not be read and was skipped, as if without hits: ln_mlp of layer 1, sequence 0." in " ".join(
+        out.split()
+    )
+    _, out, _ = analyze(*asked, "--skip-corrupt", "--format", "json")
+    assert json.loads(out)["results"][0]["excluded_cells"] == ["ln_mlp of layer 1, sequence 0"]
