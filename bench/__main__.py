@@ -17,6 +17,7 @@ BENCHMARKS = (
     "disk_offload",
     "layer_reading",
     "threshold_answers",
+    "slices_pass",
     "predictions",
     "accelerator",
 )

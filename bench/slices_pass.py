@@ -25,7 +25,8 @@ from schemas.run import Run
 
 __all__ = ["run"]
 
-QWEN3_30B = Dimensions(layers=48, sequences=16, positions=2048, features=2048)
+QWEN3_30B = Dimensions(layers=48, sequences=4, positions=2048, features=2048)
+"""Of its 16 sequences four, 3.2 GB: the pass does the same for each."""
 SMOLLM2 = Dimensions(layers=30, sequences=16, positions=2048, features=576)
 MAGNITUDES = tuple(str(2 + i / 4) for i in range(41) if i < 40)
 THREADS = 2
@@ -50,7 +51,7 @@ def run() -> Iterator[Comparison]:
             )
             if d is SMOLLM2:
                 shutil.rmtree(store)
-        few = QWEN3_30B.__class__(QWEN3_30B.layers, OBVIOUS_SEQUENCES, QWEN3_30B.positions, QWEN3_30B.features)
+        few = Dimensions(QWEN3_30B.layers, OBVIOUS_SEQUENCES, QWEN3_30B.positions, QWEN3_30B.features)
         small = Path(folder, "few.zarr")
         shutil.rmtree(Path(folder, "Qwen3-30B.zarr"))
         write_slices(small, few)
