@@ -25,6 +25,7 @@ ABOVE = 100
 TIMES = 1000
 
 Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
 
 
 def massive(values: Floats, low: Any, high: Any) -> npt.NDArray[np.bool_]:
@@ -36,19 +37,23 @@ def massive(values: Floats, low: Any, high: Any) -> npt.NDArray[np.bool_]:
     >>> massive(np.array([[0.25, 250.0, -101.0]], np.float32), 0.25, 0.25).tolist()
     [[False, True, False]]
     """
-    magnitudes = np.abs(values)
-    found = magnitudes > ABOVE
-    row, feature = np.nonzero(found)
-    candidates = magnitudes[row, feature].astype(np.float64)
-    lows, highs = (np.broadcast_to(np.asarray(m, np.float64), (values.shape[0],))[row] for m in (low, high))
+    found = np.zeros(values.shape, np.bool_)
+    places = np.nonzero(np.abs(values) > ABOVE)
+    middle = (np.broadcast_to(np.asarray(end, np.float64), values.shape[:1])[places[0]] for end in (low, high))
+    found[places] = _reach(np.abs(values[places]).astype(np.float64), *middle)
+    return found
+
+
+def _reach(candidates: Doubles, low: Any, high: Any) -> npt.NDArray[np.bool_]:
+    """Whether each magnitude is at least 1000 times the mean of ``low`` and ``high``, one or (n,): (n,)."""
+    lows, highs = (np.broadcast_to(np.asarray(end, np.float64), candidates.shape) for end in (low, high))
     limits = (lows + highs) * (TIMES / 2)
-    passed = candidates >= limits
+    passed: npt.NDArray[np.bool_] = candidates >= limits
     with np.errstate(invalid="ignore"):  # two infinities, which are compared as they are
         near = np.abs(candidates - limits) <= 1e-9 * limits
     for i in np.flatnonzero(near & np.isfinite(limits)):
         passed[i] = Fraction(candidates[i]) >= (Fraction(lows[i]) + Fraction(highs[i])) * Fraction(TIMES, 2)
-    found[row, feature] = passed
-    return found
+    return passed
 
 
 @dataclass(frozen=True)
@@ -76,21 +81,28 @@ class MassiveActivations(TensorStatistic):
     )
 
     def of(self, values: Floats) -> Partial:
-        partial: Partial = {}
+        magnitudes = np.abs(values)
+        largest = magnitudes.max(initial=-1)
+        if np.isnan(largest):
+            largest = magnitudes.max(initial=-1, where=~np.isnan(magnitudes))
+        places = np.nonzero(magnitudes > ABOVE) if largest > ABOVE else (np.zeros(0, np.intp),) * 2
         of_all = middle_of_all(values)
-        for end, middle in (("", of_all), ("_token_median", middle_of_rows(values))):
-            found = massive(values, *middle)
-            partial |= {
-                f"values{end}": np.array(np.count_nonzero(found), np.int64),
-                f"tokens{end}": np.array(np.count_nonzero(found.any(axis=1)), np.int64),
-                f"features{end}": np.count_nonzero(found, axis=0).astype(np.int32),
-            }
-        known = np.abs(values[~np.isnan(values)])
-        return {
-            **partial,
+        own, row = np.unique(places[0], return_inverse=True)  # the medians of other tokens decide nothing
+        of_rows = middle_of_rows(values[own])
+        partial: Partial = {
             "median": np.array((of_all[0] + of_all[1]) / 2),
-            "largest": np.array(known.max() if known.size else np.nan, np.float64),
+            "largest": np.array(np.nan if largest < 0 else largest, np.float64),
         }
+        candidates = magnitudes[places].astype(np.float64)
+        for end, low, high in (("", *of_all), ("_token_median", *(middle[row] for middle in of_rows))):
+            passed = _reach(candidates, low, high)
+            rows, features = (place[passed] for place in places)
+            partial |= {
+                f"values{end}": np.array(rows.size, np.int64),
+                f"tokens{end}": np.array(np.unique(rows).size, np.int64),
+                f"features{end}": np.bincount(features, minlength=values.shape[1]).astype(np.int32),
+            }
+        return partial
 
     def together(self, first: Partial, second: Partial) -> Partial:
         raise AssertionError("partials are kept by sequence, each of one piece")

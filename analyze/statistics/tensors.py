@@ -13,6 +13,7 @@ import numpy.typing as npt
 from analyze.statistics.piece import Piece
 from analyze.statistics.selection import Chosen
 from analyze.statistics.statistic import Context, Key, Partial, Partials, Statistic
+from schemas.bits import decode
 from schemas.layout import RESIDUAL, norm_array_name
 from schemas.run import Run
 
@@ -32,12 +33,14 @@ CAPTURE_RESIDUAL = "Capture the residual itself: --sites ln_attn,ln_mlp,residual
 class Tensor:
     """One tensor of each layer: the norm output that ``site`` holds, or the residual that entered that norm.
 
-    ``approximate`` where the residual is not stored and is recovered from the norm's output.
+    ``approximate`` where the residual is not stored and is recovered from the norm's output. ``held`` where the site
+    holds the residual itself, as those of a model without a norm before its blocks do.
     """
 
     kind: Kind
     site: str
-    approximate: bool
+    approximate: bool = False
+    held: bool = False
 
     @property
     def label(self) -> str:
@@ -48,7 +51,9 @@ class Tensor:
 
     def values(self, piece: Piece) -> Values:
         """Of a piece of its site: float32 (row, feature)."""
-        return piece.values if self.kind == "norm output" else piece.residual()
+        if self.kind == "norm output":
+            return piece.values
+        return decode(piece.stored, piece.encoding) if self.held else piece.residual()
 
 
 def find_tensors(run: Run, chosen: Chosen, kinds: Sequence[Kind]) -> tuple[tuple[Tensor, ...], tuple[str, ...]]:
@@ -57,18 +62,20 @@ def find_tensors(run: Run, chosen: Chosen, kinds: Sequence[Kind]) -> tuple[tuple
     The residual of ``ln_attn`` is the stored one where the run has it; behind any other norm it is recovered, unless a
     gain is 0 there or no norm was recorded.
     """
+    residual = run.info.site_array(RESIDUAL) if RESIDUAL in run.info.sites else None
     found: dict[str, Tensor] = {}
     reasons: list[str] = []
     for kind in kinds:
         for site, array in zip(chosen.sites, chosen.arrays, strict=True):
             if kind == "norm output":
                 if array != RESIDUAL:
-                    found.setdefault(site, Tensor(kind, site, False))
+                    found.setdefault(site, Tensor(kind, site))
                 continue
-            stored = array == RESIDUAL or (array == "ln_attn" and RESIDUAL in run)
+            held = array == residual
+            stored = held or (array == "ln_attn" and residual == RESIDUAL)
             why = None if stored else _unrecoverable(run, site, array, chosen.layers)
             if why is None:
-                tensor = Tensor(kind, site, not stored)
+                tensor = Tensor(kind, site, not stored, held)
                 found.setdefault(tensor.label, tensor)
             else:
                 reasons.append(why)
