@@ -122,3 +122,16 @@ def test_what_cannot_be_asked(analyze: Command, tmp_path: Path, flags: list[str]
     assert (status, out) == (2, "")
     assert told in err
     assert "Traceback" not in err
+
+
+def test_the_page_of_results_has_every_field(analyze: Command, mixture: Made) -> None:
+    page = (Path(__file__).parents[3] / "docs/results.md").read_text(encoding="utf-8")
+    for by in ("layer", "position", "expert"):
+        _, out, _ = analyze("--store", mixture.path, "--by", by, "--magnitude", "2", "--format", "json")
+        (table,) = json.loads(out)["tables"]
+        for name in (*table, *table["rows"][0]):
+            assert f"`{name}`" in page, name
+    _, out, _ = analyze("--store", mixture.path, "--criteria", "massive", "--format", "json")
+    (table,) = json.loads(out)["tables"]
+    for name in (*table, "tensor", "layer", "features"):
+        assert f"`{name}`" in page, name

@@ -215,3 +215,12 @@ def test_values_that_are_not_finite_are_left_out(tmp_path: Path) -> None:
     own = [oracle.value_kurtosis(q.tolist()) for q in values[0]]
     close(found["infinity-norm"].kurtosis.isel(tensor=0, layer=0), own)
     assert float(found["infinity-norm"].overall_largest.isel(tensor=0, layer=0)) == np.inf
+
+
+def test_the_second_time_says_the_same(tmp_path: Path) -> None:
+    made = make_mixture(tmp_path / "c.zarr", residual=True)
+    first, again = evaluate_criteria(made.path), evaluate_criteria(made.path)
+    alone = {name: evaluate_criteria(made.path, name, cache=False)[name] for name in first}
+    for name, answer in first.items():
+        assert answer.identical(again[name])
+        assert answer.equals(alone[name])
