@@ -36,7 +36,7 @@ AnyRun = str | os.PathLike[str] | xr.Dataset | Run
 Magnitudes = str | float | Fraction | Decimal | Iterable["float | str | Fraction | Decimal"]
 
 _KEPT = 4
-_survivals: OrderedDict[tuple[Any, ...], Survival] = OrderedDict()
+_survivals: OrderedDict[tuple[Any, ...], tuple[Survival, Perplexity]] = OrderedDict()
 
 
 def outliers(run: AnyRun, magnitude: str | float | Fraction | Decimal = 6, **knobs: Any) -> xr.Dataset:
@@ -103,24 +103,26 @@ def sweep(run: AnyRun, magnitudes: Magnitudes = "2:12:0.25", **knobs: Any) -> xr
     plan = make_plan(store, question)
     if question.details or plan.count_engine != "peaks" or not can_survive(plan):
         return sweep_dataset(answer(store.path, question))
-    return _survived(plan, _survival(store, question, knobs), store, question)
+    return _survived(plan, *_survival(plan, store, knobs), store, question)
 
 
-def _survival(store: Run, question: Question, knobs: dict[str, Any]) -> Survival:
-    """The kept survival for this question of this store as it is now, or a new one."""
-    info = store.info
-    state = (info.created, info.corpus.token_sha256, store.committed().tobytes())
-    key = (store.path, state, question.definition, repr(sorted(knobs.items(), key=str)))
+def _survival(plan: Plan, store: Run, knobs: dict[str, Any]) -> tuple[Survival, Perplexity]:
+    """What is kept for this question of this store as it is now, or taken anew."""
+    state = (store.info.created, store.info.corpus.token_sha256, plan.sequences)
+    key = (store.path, state, plan.question.definition, repr(sorted(knobs.items(), key=str)))
     if key not in _survivals:
-        plan = make_plan(store, ask("0", **knobs))
-        _survivals[key] = take_survival(plan, lambda: stored_peaks(store, plan))
+        everything = make_plan(store, ask("0", **knobs))
+        found = take_survival(everything, lambda: stored_peaks(store, everything))
+        _survivals[key] = found, run_perplexity(store, everything)
         while len(_survivals) > _KEPT:
             _survivals.popitem(last=False)
     _survivals.move_to_end(key)
     return _survivals[key]
 
 
-def _survived(plan: Plan, found: Survival, store: Run, question: Question) -> xr.Dataset:
+def _survived(
+    plan: Plan, found: Survival, perplexity: Perplexity, store: Run, question: Question
+) -> xr.Dataset:
     refuse_zero_with_nan(store, plan, found.nonfinite)
     of = np.asarray(plan.threshold_of)
     by_sequence = found.by_sequence(plan.thresholds)
@@ -137,7 +139,7 @@ def _survived(plan: Plan, found: Survival, store: Run, question: Question) -> xr
         intervals=[intervals[i] for i in same.ravel()[of]],
         percents=[percents[i] for i in of],
         nonfinite=found.nonfinite,
-        perplexity=run_perplexity(store, plan),
+        perplexity=perplexity,
         model=store.info.model.name,
     )
 

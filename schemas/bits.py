@@ -122,14 +122,17 @@ def threshold_bits(magnitude: Fraction, encoding: Encoding) -> int:
     """
     if magnitude < 0:
         raise InputError(f"magnitude {magnitude} is negative; a magnitude is at least 0")
-    low, high = 0, encoding.infinity
-    while low < high:
-        middle = (low + high) // 2
-        if magnitude_value(middle, encoding) >= magnitude:
-            high = middle
-        else:
-            low = middle + 1
-    return low
+    if magnitude == 0:
+        return 0
+    above, below = magnitude.numerator, magnitude.denominator
+    bias = (1 << (encoding.exponent_bits - 1)) - 1
+    exponent = above.bit_length() - below.bit_length()  # floor(log2), or one more than that
+    if (above << max(-exponent, 0)) < (below << max(exponent, 0)):
+        exponent -= 1
+    exponent = max(exponent, 1 - bias)  # below the smallest normal value, steps are those of the subnormal ones
+    shift = encoding.mantissa_bits - exponent
+    steps = -(-(above << max(shift, 0)) // (below << max(-shift, 0)))
+    return min(((exponent + bias - 1) << encoding.mantissa_bits) + steps, encoding.infinity)
 
 
 def magnitude_bits(stored: BitArray, encoding: Encoding) -> BitArray:
