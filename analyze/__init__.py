@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from analyze.exceedances import exceedances_by as exceedances_by
     from analyze.formats import render as render
     from analyze.formats import render_tables as render_tables
+    from analyze.measured import statistics as statistics
     from analyze.quantisation.answer import quantisation_errors as quantisation_errors
     from analyze.question import Question as Question
     from analyze.question import ask as ask
@@ -57,6 +58,7 @@ _HOMES = {
     "render": "analyze.formats",
     "render_tables": "analyze.formats",
     "saturation": "analyze.chance.asking",
+    "statistics": "analyze.measured",
     "sweep": "analyze.asking",
 }
 

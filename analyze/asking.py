@@ -120,9 +120,7 @@ def _survival(plan: Plan, store: Run, knobs: dict[str, Any]) -> tuple[Survival, 
     return _survivals[key]
 
 
-def _survived(
-    plan: Plan, found: Survival, perplexity: Perplexity, store: Run, question: Question
-) -> xr.Dataset:
+def _survived(plan: Plan, found: Survival, perplexity: Perplexity, store: Run, question: Question) -> xr.Dataset:
     refuse_zero_with_nan(store, plan, found.nonfinite)
     of = np.asarray(plan.threshold_of)
     by_sequence = found.by_sequence(plan.thresholds)

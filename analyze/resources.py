@@ -6,7 +6,7 @@ import os
 from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = ["DEFAULT_RESOURCES", "Resources"]
+__all__ = ["DEFAULT_RESOURCES", "Resources", "whole"]
 
 
 @dataclass(frozen=True)
@@ -36,3 +36,12 @@ class Resources:
 
 
 DEFAULT_RESOURCES = Resources()
+
+
+def whole(resources: Resources) -> Resources:
+    """The same, for an answer that has no way to say what it left out; raises InputError where damage is skipped."""
+    from schemas.errors import InputError  # NumPy comes with it, which --help does without
+
+    if resources.skip_corrupt:
+        raise InputError("--skip-corrupt goes with counts and criteria: this table must be of all the data")
+    return resources

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from analyze.pass_flags import resources_of
+
 if TYPE_CHECKING:
     from analyze.progress import Progress
     from analyze.tables import Table
@@ -62,61 +64,56 @@ def view_tables(
         raise InputError(f"--features lists features of the counts, or of --diff; --{asked[0]} has none: leave it out")
     if not stores and (needing := [name for name in asked if name != "diff"]):
         raise InputError(f"--{needing[0]} needs stores: name them with --store")
-    return [table for name in asked for table in _VIEWS[name](arguments, stores, knobs, progress)]
+    options = {**knobs, "progress": progress, "resources": resources_of(arguments)}
+    return [table for name in asked for table in _VIEWS[name](arguments, stores, options)]
 
 
-View = Callable[[argparse.Namespace, Sequence[str], Mapping[str, Any], "Progress"], "list[Table]"]
+View = Callable[[argparse.Namespace, Sequence[str], Mapping[str, Any]], "list[Table]"]
 
 
-def _null(arguments: argparse.Namespace, stores: Sequence[str], knobs: Mapping[str, Any], progress: Progress) -> Any:
+def _null(arguments: argparse.Namespace, stores: Sequence[str], options: Mapping[str, Any]) -> list[Table]:
     from analyze.chance.asking import null
     from analyze.chance.tables import null_table
 
-    drawn = {"permutations": arguments.null, "progress": progress}
-    return [null_table([null(store, arguments.magnitude, **drawn, **knobs) for store in stores])]
+    drawn = {"permutations": arguments.null, **options}
+    return [null_table([null(store, arguments.magnitude, **drawn) for store in stores])]
 
 
-def _overlap(arguments: argparse.Namespace, stores: Sequence[str], knobs: Mapping[str, Any], progress: Progress) -> Any:
+def _overlap(arguments: argparse.Namespace, stores: Sequence[str], options: Mapping[str, Any]) -> list[Table]:
     from analyze.chance.asking import overlap
     from analyze.chance.tables import overlap_table
 
-    return [overlap_table([overlap(store, arguments.magnitude, progress=progress, **knobs) for store in stores])]
+    return [overlap_table([overlap(store, arguments.magnitude, **options) for store in stores])]
 
 
-def _saturation(
-    arguments: argparse.Namespace, stores: Sequence[str], knobs: Mapping[str, Any], progress: Progress
-) -> Any:
+def _saturation(arguments: argparse.Namespace, stores: Sequence[str], options: Mapping[str, Any]) -> list[Table]:
     from analyze.chance.asking import saturation
     from analyze.chance.tables import saturation_table
 
-    return [saturation_table([saturation(store, arguments.magnitude, progress=progress, **knobs) for store in stores])]
+    return [saturation_table([saturation(store, arguments.magnitude, **options) for store in stores])]
 
 
-def _published(
-    arguments: argparse.Namespace, stores: Sequence[str], knobs: Mapping[str, Any], progress: Progress
-) -> Any:
+def _published(arguments: argparse.Namespace, stores: Sequence[str], options: Mapping[str, Any]) -> list[Table]:
     from analyze.between.compare import answers
     from analyze.between.tables import published_tables
 
-    found = answers(stores, arguments.magnitude, progress, dict(knobs))
+    found = answers(stores, arguments.magnitude, **options)
     return published_tables([result for results in found for result in results])
 
 
-def _emergence(
-    arguments: argparse.Namespace, stores: Sequence[str], knobs: Mapping[str, Any], progress: Progress
-) -> Any:
+def _emergence(arguments: argparse.Namespace, stores: Sequence[str], options: Mapping[str, Any]) -> list[Table]:
     from analyze.between.emergence import emergence
     from analyze.between.tables import emergence_table
 
-    return [emergence_table(emergence(stores, arguments.magnitude, progress=progress, **knobs))]
+    return [emergence_table(emergence(stores, arguments.magnitude, **options))]
 
 
-def _diff(arguments: argparse.Namespace, _: Sequence[str], knobs: Mapping[str, Any], progress: Progress) -> Any:
+def _diff(arguments: argparse.Namespace, _: Sequence[str], options: Mapping[str, Any]) -> list[Table]:
     from analyze.between.difference import diff
     from analyze.between.tables import diff_tables
 
     one, other = arguments.diff
-    return diff_tables(diff(one, other, arguments.magnitude, progress=progress, **knobs), arguments.features)
+    return diff_tables(diff(one, other, arguments.magnitude, **options), arguments.features)
 
 
 _VIEWS: Mapping[str, View] = MappingProxyType(

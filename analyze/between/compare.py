@@ -17,6 +17,7 @@ from analyze.names import label, store_names
 from analyze.opened import path_of
 from analyze.progress import Progress, silent_progress
 from analyze.question import ask
+from analyze.resources import DEFAULT_RESOURCES, Resources
 from analyze.results import Result
 from schemas.errors import InputError
 
@@ -34,7 +35,7 @@ _FACTS = (
 
 
 def answers(
-    runs: Iterable[AnyRun], magnitudes: Magnitudes, progress: Progress, knobs: dict[str, Any]
+    runs: Iterable[AnyRun], magnitudes: Magnitudes, *, progress: Progress, resources: Resources, **knobs: Any
 ) -> list[list[Result]]:
     """For each run the results at each magnitude; raises InputError where there is no run, or one twice."""
     paths = [path_of(run) for run in ([runs] if isinstance(runs, str) else runs)]
@@ -43,7 +44,7 @@ def answers(
     if len(set(paths)) < len(paths):
         raise InputError(f"{next(p for p in paths if paths.count(p) > 1)} is given twice: name each store once")
     question = ask(magnitude_words(magnitudes), **knobs)
-    return [answer(path, question, progress) for path in paths]
+    return [answer(path, question, progress, resources) for path in paths]
 
 
 def run_labels(found: Sequence[Sequence[Result]]) -> list[str]:
@@ -59,6 +60,7 @@ def compare(
     *,
     published: bool = False,
     progress: Progress = silent_progress,
+    resources: Resources = DEFAULT_RESOURCES,
     **knobs: Any,
 ) -> xr.Dataset:
     """Several runs side by side at one or more magnitudes, under one definition.
@@ -77,7 +79,7 @@ def compare(
     >>> both.run.values.tolist(), both.outliers.values.ravel().tolist()
     (['tiny', 'other'], [3, 2])
     """
-    found = answers(runs, magnitudes, progress, knobs)
+    found = answers(runs, magnitudes, progress=progress, resources=resources, **knobs)
     labels = run_labels(found)
     firsts = [results[0] for results in found]
     sweeps = [

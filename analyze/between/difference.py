@@ -19,6 +19,7 @@ from analyze.plan import Plan, make_plan
 from analyze.progress import Progress, silent_progress
 from analyze.quantities import decimal_text
 from analyze.question import Question, ask
+from analyze.resources import DEFAULT_RESOURCES, Resources, whole
 from analyze.tally import take_tally
 from analyze.wording import definition_words, shares_words
 from schemas.bits import decode, threshold_bits
@@ -36,6 +37,7 @@ def diff(
     magnitude: str | float | Fraction | Decimal = 6,
     *,
     progress: Progress = silent_progress,
+    resources: Resources = DEFAULT_RESOURCES,
     **knobs: Any,
 ) -> xr.Dataset:
     """The units that count in either of two runs at ``magnitude``, with the critical magnitude that each has in both.
@@ -72,7 +74,9 @@ def diff(
         )
     lowest = ask(_lowest(runs, question), **knobs)
     plans = [make_plan(run, lowest) for run in runs]
-    criticals = [_critical(run, plan, question, progress) for run, plan in zip(runs, plans, strict=True)]
+    criticals = [
+        _critical(run, plan, question, progress, whole(resources)) for run, plan in zip(runs, plans, strict=True)
+    ]
     shared = sorted(set(plans[0].sequences) & set(plans[1].sequences))
     pairs = question.definition.unit == "sequence-feature"
     if pairs:
@@ -95,9 +99,9 @@ def _lowest(runs: tuple[Run, Run], question: Question) -> str:
     return decimal_text(min(max(floors), question.magnitudes[0]))
 
 
-def _critical(run: Run, plan: Plan, question: Question, progress: Progress) -> Patterns:
+def _critical(run: Run, plan: Plan, question: Question, progress: Progress, resources: Resources) -> Patterns:
     """Critical patterns of every unit: (sequence, feature), or (feature,) where a feature counts once."""
-    tally = take_tally(plan, peak_source(run, plan, progress))
+    tally = take_tally(plan, peak_source(run, plan, progress, resources))
     if question.magnitudes[0] == 0:
         refuse_zero_with_nan(run, plan, tally.nonfinite)
     if question.definition.unit == "sequence-feature":

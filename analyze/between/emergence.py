@@ -16,6 +16,7 @@ from analyze.asking import AnyRun, sweep_dataset
 from analyze.between.compare import answers, run_labels
 from analyze.likeness import comparison_notes, precision_words
 from analyze.progress import Progress, silent_progress
+from analyze.resources import DEFAULT_RESOURCES, Resources
 from analyze.results import Result
 from schemas.bits import Encoding, magnitude_value
 from schemas.errors import InputError
@@ -44,6 +45,7 @@ def emergence(
     *,
     families: Mapping[str, str] | None = None,
     progress: Progress = silent_progress,
+    resources: Resources = DEFAULT_RESOURCES,
     **knobs: Any,
 ) -> xr.Dataset:
     """Outliers, L%, S% and the largest feature's median magnitude of several runs, against size and perplexity.
@@ -67,7 +69,7 @@ def emergence(
     >>> seen.run.values.tolist(), seen.largest_feature.values.tolist(), seen.median_magnitude.values.tolist()
     (['tiny', 'other'], [2, 2], [8.0, 7.0])
     """
-    found = answers(runs, magnitude, progress, knobs)
+    found = answers(runs, magnitude, progress=progress, resources=resources, **knobs)
     if len(found[0]) > 1:
         raise InputError(f"emergence() shows one magnitude, not {len(found[0])}: ask for each by itself")
     labels = run_labels(found)
@@ -83,7 +85,7 @@ def emergence(
     )
     columns: dict[str, list[Any]] = {}
     for i in order:
-        for name, value in _measured(firsts[i], progress).items():
+        for name, value in _measured(firsts[i], progress, resources).items():
             columns.setdefault(name, []).append(value)
     axes = {
         "family": [kinds[i] for i in order],
@@ -104,9 +106,9 @@ def emergence(
     )
 
 
-def _measured(result: Result, progress: Progress) -> dict[str, Any]:
+def _measured(result: Result, progress: Progress, resources: Resources) -> dict[str, Any]:
     largest = next(result.features(1), None)
-    median, where = (np.nan, "") if largest is None else median_magnitude(result, largest.feature, progress)
+    median, where = (np.nan, "") if largest is None else median_magnitude(result, largest.feature, progress, resources)
     return {
         "perplexity": np.nan if result.perplexity.value is None else result.perplexity.value,
         "outliers": result.outliers,
@@ -121,7 +123,9 @@ def _measured(result: Result, progress: Progress) -> dict[str, Any]:
     }
 
 
-def median_magnitude(result: Result, feature: int, progress: Progress = silent_progress) -> tuple[float, str]:
+def median_magnitude(
+    result: Result, feature: int, progress: Progress = silent_progress, resources: Resources = DEFAULT_RESOURCES
+) -> tuple[float, str]:
     """(median magnitude of the feature's hits, where it comes from): the slices where the result has details.
 
     Exact: the middle of the sorted bit patterns, or half way between the two middle values, rounded once.
@@ -135,8 +139,10 @@ def median_magnitude(result: Result, feature: int, progress: Progress = silent_p
 
         hits = FeatureHits(feature, str(Decimal(result.magnitude.numerator) / Decimal(result.magnitude.denominator)))
         selection = Selection(sites=plan.sites, sequences=plan.sequences, partial=plan.partial)
-        return float(measure(run, [hits], selection, progress=progress)[hits.name]["median"]), FROM_SLICES
-    held = [peaks.position[:, feature] for peaks in peak_source(run, plan, progress)()]
+        return float(
+            measure(run, [hits], selection, progress=progress, **resources.options())[hits.name]["median"]
+        ), FROM_SLICES
+    held = [peaks.position[:, feature] for peaks in peak_source(run, plan, progress, resources)()]
     values = np.concatenate(held)
     return _median(np.sort(values[values >= pattern]), plan.encoding), FROM_PEAKS
 

@@ -18,6 +18,7 @@ from analyze.opened import opened
 from analyze.plan import Plan, make_plan
 from analyze.progress import Progress, silent_progress
 from analyze.question import Question, ask
+from analyze.resources import DEFAULT_RESOURCES, Resources, whole
 from analyze.tally import take_tally
 from analyze.wording import definition_words
 from schemas.errors import InputError
@@ -38,6 +39,7 @@ def null(
     permutations: int = PERMUTATIONS,
     seed: int = SEED,
     progress: Progress = silent_progress,
+    resources: Resources = DEFAULT_RESOURCES,
     **knobs: Any,
 ) -> xr.Dataset:
     """What the definition counts beside what it would count if no two tensors agreed on which feature is which.
@@ -65,7 +67,7 @@ def null(
     if not 1 <= permutations <= MAX_PERMUTATIONS:
         raise InputError(f"{permutations:,} permutations; give from 1 to {MAX_PERMUTATIONS:,}, for example 1000")
     store, question, plan = _planned(run, magnitudes, knobs, "--null")
-    levels = take_levels(plan, peak_source(store, plan, progress))
+    levels = take_levels(plan, peak_source(store, plan, progress, whole(resources)))
     refuse_zero_with_nan(store, plan, levels.nonfinite)
     scoped = levels.pooled() if question.definition.scope == "pooled" else levels
     rule = Rule(plan.layers_needed, plan.positions_needed, plan.sequences_needed)
@@ -106,6 +108,7 @@ def overlap(
     magnitude: str | float | Fraction | Decimal = 6,
     *,
     progress: Progress = silent_progress,
+    resources: Resources = DEFAULT_RESOURCES,
     **knobs: Any,
 ) -> xr.Dataset:
     """How far sequences agree on which features are outliers: Jaccard indices of the sets that each alone gives.
@@ -120,7 +123,7 @@ def overlap(
     store, question, plan = _planned(run, magnitude, knobs, "--overlap")
     if len(plan.thresholds) > 1:
         raise InputError(f"overlap() answers one magnitude, not {len(question.magnitudes)}: ask for each by itself")
-    tally = take_tally(plan, peak_source(store, plan, progress))
+    tally = take_tally(plan, peak_source(store, plan, progress, whole(resources)))
     refuse_zero_with_nan(store, plan, tally.nonfinite)
     met = tally.critical >= plan.thresholds[0]
     both, either = pair_counts(met)
@@ -148,6 +151,7 @@ def saturation(
     orders: int = _ORDERS,
     seed: int = SEED,
     progress: Progress = silent_progress,
+    resources: Resources = DEFAULT_RESOURCES,
     **knobs: Any,
 ) -> xr.Dataset:
     """Whether the count grows with tokens: unique features, and the definition's count, over n sequences.
@@ -164,7 +168,7 @@ def saturation(
     if not 1 <= orders <= MAX_PERMUTATIONS:
         raise InputError(f"{orders:,} orders; give from 1 to {MAX_PERMUTATIONS:,}, for example 1000")
     store, question, plan = _planned(run, magnitudes, knobs, "--saturation")
-    levels = take_levels(plan, peak_source(store, plan, progress))
+    levels = take_levels(plan, peak_source(store, plan, progress, whole(resources)))
     refuse_zero_with_nan(store, plan, levels.nonfinite)
     of = list(plan.threshold_of)
     met = _alone(plan, levels)

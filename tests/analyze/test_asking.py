@@ -125,3 +125,19 @@ def test_magnitude_zero_beside_nan_is_refused_both_ways(world: World) -> None:
         for definition in ("moe-table", "majority"):
             with pytest.raises(InputError, match="--magnitude 0 cannot be answered"):
                 sweep(path, 0, definition=definition)
+
+
+def test_statistics_are_asked_by_name_whatever_was_imported(noisy_store: Path) -> None:
+    import analyze.measured
+    import analyze.statistics.registry
+    from analyze import statistics
+
+    asked: dict[str, dict[str, object]] = {"exceedances": {"magnitudes": ("6",)}, "moments": {}}
+    for call in (statistics, analyze.statistics, analyze.measured.statistics):
+        found = call(noisy_store, asked, sites=("ln_attn",), cache=False)
+        assert set(found) == set(asked)
+        assert found["exceedances"].site.values.tolist() == ["ln_attn"]
+    with pytest.raises(InputError, match="no statistic is called 'moment'; did you mean moments"):
+        statistics(noisy_store, "moment")
+    with pytest.raises(InputError, match="statistic exceedances: missing 1 required"):
+        statistics(noisy_store, ["exceedances"])
