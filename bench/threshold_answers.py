@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from analyze import answer, ask
+from analyze.asking import sweep as outliers_sweep
 from bench.rounds import Comparison, compare
 from schemas.bits import decode, encoding_named
 from schemas.create import create_run
@@ -43,6 +47,26 @@ def run() -> Iterator[Comparison]:
             lambda: _obvious(store, 6.0),
             rounds=3,
         )
+        points = "1,001 thresholds (2:12:0.01) from the same peaks"
+        outliers_sweep(store, SWEEP)
+        for name, limit, task in (
+            ("one threshold from the same peaks, nothing known", 3.0, lambda: answer(store, question)),
+            (f"{points}, asked in a process that answered others", 0.2, lambda: outliers_sweep(store, "2:12:0.01")),
+            (f"{points}, by the command", 2.5, lambda: _command(store, "2:12:0.01")),
+        ):
+            seconds = [_timed(task) for _ in range(5)]
+            yield Comparison(name, f"{limit:g} s, its limit", seconds, [limit] * len(seconds), 1.0)
+
+
+def _timed(task: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    task()
+    return time.perf_counter() - started
+
+
+def _command(store: Path, magnitudes: str) -> None:
+    command = [sys.executable, "-m", "analyze", "--store", str(store), "--magnitude", magnitudes, "--format", "csv"]
+    subprocess.run(command, check=True, capture_output=True)
 
 
 def _write_peaks(path: Path) -> None:

@@ -41,12 +41,13 @@ class CellReader:
         self.chosen = chosen
         self._own = threading.local()
         self.positions = lru_cache(maxsize=64)(lambda sequence: chosen.positions(run, sequence))
+        self._parts = lru_cache(maxsize=64)(lambda chunk, sequence: row_parts(self.positions(sequence), chunk))
         self._whole = lru_cache(maxsize=12)(self._read_whole)
         self._thin = lru_cache(maxsize=None)(self._thin_reader)
 
     def parts(self, array: str, sequence: int) -> list[slice]:
         """Rows of each part of a cell: one for each chunk of positions."""
-        return row_parts(self.positions(sequence), self.run.array(array).chunks[2])
+        return self._parts(self.run.array(array).chunks[2], sequence)
 
     def piece(self, site: str, array: str, layer: int, sequence: int, rows: slice | None = None) -> Piece:
         """Rows of a cell, of all its chosen ones where ``rows`` is None: until this thread reads the next piece.

@@ -26,6 +26,7 @@ Counts = npt.NDArray[np.int64]
 _BINS = 2**15
 """Sign-cleared patterns of 16 bits; of 32, their high halves."""
 _LOW_BITS = 16
+_LOW = 1 << _LOW_BITS
 
 
 @dataclass(frozen=True)
@@ -103,15 +104,15 @@ class _LowHalves(Statistic):
     bytes_per_value: ClassVar[int] = 12
 
     def partial_bytes(self, rows: int, features: int) -> int:
-        return 8 * 2**_LOW_BITS * max((len(bins) for _, bins in self.cells), default=0)
+        return 8 * _LOW * max((len(bins) for _, bins in self.cells), default=0)
 
     def chunk(self, piece: Piece) -> Partial:
         bins = dict(self.cells)[piece.site, piece.layer]
         magnitudes = piece.magnitudes
         kept = magnitudes[magnitudes <= piece.encoding.infinity]
         high = kept >> np.uint32(_LOW_BITS)
-        found = [np.bincount(kept[high == one] & np.uint32(0xFFFF), minlength=2**_LOW_BITS) for one in bins]
-        return {"low": np.array(found, np.int64).reshape(len(bins), 2**_LOW_BITS)}
+        found = [np.bincount(kept[high == one] & np.uint32(0xFFFF), minlength=_LOW) for one in bins]
+        return {"low": np.array(found, np.int64).reshape(len(bins), _LOW)}
 
     def combine(self, first: Partial, second: Partial) -> Partial:
         return {"low": first["low"] + second["low"]}
@@ -124,7 +125,7 @@ class _LowHalves(Statistic):
             place = int(np.searchsorted(below, rank, side="right")) - 1
             low = partials[key]["low"][bins[key.site, key.layer].index(place)]
             within: int = int(np.searchsorted(np.cumsum(low), rank - int(below[place]), side="right"))
-            return place * 2**_LOW_BITS + within
+            return place * _LOW + within
 
         return _quantiles(self.of, self.high, context, pattern)
 
