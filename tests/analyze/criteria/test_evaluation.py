@@ -10,9 +10,10 @@ import numpy.typing as npt
 import pytest
 
 from analyze.criteria import criterion_names, load_criterion
+from analyze.criterion_tables import criterion_tables
 from analyze.evaluation import evaluate_criteria
 from analyze.statistics.selection import Selection
-from schemas.errors import InputError, StoreError
+from schemas.errors import CorruptChunkError, InputError, StoreError
 from tests.analyze.criteria import oracle
 from tests.analyze.criteria.mixture import LAYERS, SEQUENCES, Made, make_mixture
 from tests.stores import write_store
@@ -224,3 +225,21 @@ def test_the_second_time_says_the_same(tmp_path: Path) -> None:
     for name, answer in first.items():
         assert answer.identical(again[name])
         assert answer.equals(alone[name])
+
+
+def test_a_corrupt_cell_is_named_or_left_out_and_told(tmp_path: Path) -> None:
+    made = make_mixture(tmp_path / "c.zarr")
+    (chunk,) = (made.path / "ln_mlp").glob("c.2.1.*")
+    damaged = bytearray(chunk.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    chunk.write_bytes(damaged)
+    with pytest.raises(CorruptChunkError, match="layer 2, sequence 1"):
+        evaluate_criteria(made.path, "kurtosis,top-values", cache=False)
+    found = evaluate_criteria(made.path, "kurtosis,top-values", skip_corrupt=True, cache=False)
+    assert found["kurtosis"].attrs["excluded"] == ["ln_mlp, layer 2, sequence 1"]
+    x = np.concatenate([made.sites["ln_mlp"][2, q] for q in (0, 2)]).tolist()
+    close(found["kurtosis"].kurtosis.sel(tensor="ln_mlp", layer=2), oracle.kurtosis(x))
+    top = found["top-values"].top.sel(tensor="ln_mlp", layer=2)
+    assert np.isnan(top.sel(sequence=1)).all()
+    (table, _) = criterion_tables(found)
+    assert "Left out as corrupt: ln_mlp, layer 2, sequence 1." in table.notes
