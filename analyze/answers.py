@@ -14,7 +14,7 @@ from analyze.progress import Progress, silent_progress
 from analyze.question import Question
 from analyze.resources import DEFAULT_RESOURCES, Resources
 from analyze.results import Result, assemble
-from analyze.tally import take_tally
+from analyze.tally import Tally, take_tally
 from schemas.errors import InputError
 from schemas.perplexity import Perplexity, perplexity
 from schemas.run import Run
@@ -41,7 +41,10 @@ def answer(
     plan = make_plan(run, question)
 
     excluded: list[Excluded] = []
-    tally = take_tally(plan, peak_source(run, plan, progress, resources, excluded))
+    if plan.by_count:
+        tally = _counted(run, plan, progress, resources, excluded)
+    else:
+        tally = take_tally(plan, peak_source(run, plan, progress, resources, excluded))
     refuse_zero_with_nan(run, plan, tally.nonfinite)
     details: Details | None = None
     if question.details:
@@ -50,6 +53,13 @@ def answer(
         details = measure_details(run, plan, tally.units, progress, resources)
     left_out = _left_out(excluded)
     return assemble(os.fspath(store), run.info, plan, tally, details, run_perplexity(run, plan), left_out)
+
+
+def _counted(run: Run, plan: Plan, progress: Progress, resources: Resources, excluded: list[Excluded]) -> Tally:
+    from analyze.counting import count_tally
+    from analyze.slices import sliced_counts
+
+    return count_tally(plan, lambda: sliced_counts(run, plan, progress, resources, excluded))
 
 
 def _left_out(excluded: list[Excluded]) -> tuple[str, ...]:
@@ -69,8 +79,14 @@ def peak_source(
 ) -> PeakSource:
     """The peaks that ``plan`` is answered from: the stored ones, or anew from the slices.
 
-    Cells that are skipped because they cannot be read are added to ``excluded``.
+    Cells that are skipped because they cannot be read are added to ``excluded``. Raises InputError where no peaks
+    answer the question, but only counts at each threshold.
     """
+    if plan.by_count:
+        raise InputError(
+            f"{plan.needs_slices[0]} is answered by counts at each magnitude, and this view is made of critical ones: "
+            f"leave out {plan.needs_slices[0]}"
+        )
 
     def source() -> Iterator[SequencePeaks]:
         if plan.count_engine == "peaks":

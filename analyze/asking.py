@@ -18,7 +18,7 @@ from analyze.opened import opened
 from analyze.peaks import stored_peaks
 from analyze.plan import Plan, make_plan
 from analyze.quantities import decimal_text
-from analyze.question import Question, ask
+from analyze.question import Question, ask, knob_record
 from analyze.results import Result
 from analyze.survival import Survival, can_survive, take_survival
 from analyze.wording import answered_words, definition_words
@@ -43,13 +43,15 @@ def outliers(run: AnyRun, magnitude: str | float | Fraction | Decimal = 6, **kno
     """The counted units of one run at one magnitude, the largest critical magnitude first.
 
     ``knobs`` are those of ``analyze.ask``: ``definition``, ``layers``, ``positions``, ``sites``, ``engine``,
-    ``details``, ``partial`` and so on, as the command takes them.
+    ``details``, ``partial``, ``layer_unit``, ``scope``, ``position_coverage``, ``minimum_hits``, ``layers_range``,
+    ``positions_range``, ``tokens`` and ``in_gain_units``, as the command takes them.
 
     Dimension ``unit`` has coordinates ``feature`` and, where the unit is a (sequence, feature) pair, ``sequence``.
     Variables of it: ``layer_percent`` and ``position_percent`` (0 to 100), ``peak`` and ``critical_magnitude`` (in
-    the units of the hidden state), and with details ``hits`` and ``one_sided``. Without it: ``outliers``,
-    ``unique_features``, ``outliers_per_sequence`` with its bootstrap 95% ``outliers_per_sequence_interval`` (bound),
-    ``outliers_by_sequence`` (analysed_sequence), ``mean_layer_percent``, ``mean_position_percent``, ``perplexity``
+    the units of the hidden state, or of gain; NaN where each magnitude is answered by itself), and with details
+    ``hits`` and ``one_sided``. Without it: ``outliers``, ``unique_features``, ``outliers_per_sequence`` with its
+    bootstrap 95% ``outliers_per_sequence_interval`` (bound), ``outliers_by_sequence`` (analysed_sequence),
+    ``mean_layer_percent``, ``mean_position_percent``, ``perplexity``
     and ``nonfinite_values``. NaN stands for what there is nothing to say about. Attributes: the definition, in knobs
     and in words. Definitions: docs/definitions.md. Raises what ``answer`` raises.
 
@@ -58,6 +60,10 @@ def outliers(run: AnyRun, magnitude: str | float | Fraction | Decimal = 6, **kno
     (3, 1, [2, 2, 2])
     >>> found.critical_magnitude.values.tolist()
     [9.0, 8.0, 7.0]
+    >>> found = outliers("runs/tiny.zarr", 6, positions_range="1:", minimum_hits=2, position_coverage="density")
+    >>> found.position_percent.values.tolist(), found.answered_from
+    ([100.0, 100.0, 100.0], 'the slices, which --position-coverage density and --minimum-hits 2 and \
+--positions-range 1: take')
     """
     question = ask(magnitude_words(magnitude), **knobs)
     if len(question.magnitudes) > 1:
@@ -68,13 +74,14 @@ def outliers(run: AnyRun, magnitude: str | float | Fraction | Decimal = 6, **kno
     coordinates: dict[str, Any] = {"feature": ("unit", np.array([u.feature for u in units], np.int64))}
     if result.tally.units.sequence is not None:
         coordinates["sequence"] = ("unit", np.array([u.sequence for u in units], np.int64))
+    magnitudes = summary.magnitude.attrs["units"]
     variables: dict[str, Any] = {
         name: ("unit", np.array([getattr(u, name) for u in units], np.float64), {"units": unit})
         for name, unit in (
             ("layer_percent", "%"),
             ("position_percent", "%"),
-            ("peak", "hidden state"),
-            ("critical_magnitude", "hidden state"),
+            ("peak", magnitudes),
+            ("critical_magnitude", magnitudes),
         )
     }
     if result.detail is not None:
@@ -183,6 +190,7 @@ def _dataset(
     limits = np.array([nothing if interval is None else interval for interval in intervals], np.float64)
     means = np.array([nothing if pair is None else pair for pair in percents], np.float64)
     question = plan.question
+    units = "gain" if question.in_gain_units else "hidden state"
     magnitude = decimal_text(magnitudes[0]) if len(magnitudes) == 1 else "the magnitude"
     return xr.Dataset(
         {
@@ -197,7 +205,7 @@ def _dataset(
             "perplexity": ((), np.nan if perplexity.value is None else perplexity.value),
         },
         {
-            "magnitude": ("magnitude", [float(m) for m in magnitudes], {"units": "hidden state"}),
+            "magnitude": ("magnitude", [float(m) for m in magnitudes], {"units": units}),
             "analysed_sequence": ("analysed_sequence", list(plan.sequences)),
             "bound": ["low", "high"],
         },
@@ -212,7 +220,10 @@ def _dataset(
             "layers_total": plan.layers_total,
             "layers_needed": plan.layers_needed,
             "positions_total": plan.positions_total,
-            "positions_needed": plan.positions_needed,
+            "positions_needed": plan.positions_at_least,
+            "layer_unit": question.definition.layer_unit,
+            "scope": question.definition.scope,
+            **knob_record(question),
             "words": definition_words(plan, magnitude),
             "answered_from": answered_words(plan),
         },

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from analyze.criteria import criterion_names
 from analyze.definitions import DEFAULT_DEFINITION, DEFINITIONS
 from analyze.formats import FORMATS
+from analyze.knob_flags import KNOBS, add_knob_flags
 from analyze.pass_flags import add_pass_flags, resources_of
 from analyze.quantisation.flags import add_quantisation_flags
 from analyze.views import VIEW_EXAMPLES, add_view_flags, asked_views, view_tables
@@ -37,6 +38,7 @@ examples:
   analyze --store runs/qwen3.zarr --magnitude 6 --definition llm-int8 --layers 50% --positions 1/4
   analyze --store runs/qwen3.zarr --magnitude 6 --details --features 25
   analyze --store runs/qwen3.zarr --magnitude 6 --engine slices --format json
+  analyze --store runs/qwen3.zarr --magnitude 6 --positions-range 1: --position-coverage density
   analyze --store runs/qwen3.zarr --criteria massive,kurtosis
   analyze --store runs/qwen3.zarr --criteria all --by layer --format csv > criteria.csv
   analyze --store runs/qwen3.zarr --magnitude 6 --by position
@@ -47,7 +49,7 @@ examples:
 exit status: 0 answered, 1 failed, 2 input that cannot be used, 130 interrupted"""
 
 
-_KNOBS = ("layers", "positions", "definition", "sites", "engine", "details", "partial")
+_KNOBS = ("layers", "positions", "definition", "sites", "engine", "details", "partial", *KNOBS)
 """Flags that are parameters of ``analyze.ask``, by that name."""
 
 
@@ -91,6 +93,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="list the N features with the largest critical magnitude, or all; 0 for none",
     )
+    add_knob_flags(parser)
     group = parser.add_argument_group("other criteria, and where large values are (from the slices)").add_argument
     group(
         "--criteria",
@@ -158,7 +161,7 @@ def _pieces(arguments: argparse.Namespace) -> Iterator[str]:
 
 
 _OF_QUANTISATION = ("group_size", "alpha")
-_OF_DEFINITIONS = ("definition", "layers", "engine", "details", "features")
+_OF_DEFINITIONS = ("definition", "layers", "engine", "details", "features", *KNOBS)
 
 
 def _tables(arguments: argparse.Namespace) -> Iterator[str]:

@@ -129,7 +129,7 @@ FEATURE_COLUMNS: tuple[Column[Feature], ...] = (
     Column("L%", lambda f: _percent(f.layer_percent)),
     Column("S%", lambda f: _percent(f.position_percent)),
     Column("Peak", lambda f: _value(f.peak)),
-    Column("Critical magnitude", lambda f: _value(f.critical_magnitude)),
+    Column("Critical magnitude", lambda f: "-" if f.critical_magnitude is None else _value(f.critical_magnitude)),
     Column("Hits", lambda f: "-" if f.hits is None else f"{f.hits:,}"),
     Column("One-sided", lambda f: "-" if f.one_sided is None else ("yes" if f.one_sided else "no")),
 )
@@ -147,6 +147,8 @@ def feature_columns(result: Result) -> tuple[Column[Feature], ...]:
         left_out.add("Sequence")
     if result.detail is None:
         left_out |= {"Hits", "One-sided"}
+    if result.plan.by_count:
+        left_out.add("Critical magnitude")
     return tuple(column for column in FEATURE_COLUMNS if column.heading not in left_out)
 
 

@@ -52,13 +52,13 @@ class Details:
     most_common: tuple[tuple[int, int] | None, ...]
     quartiles: tuple[Quartiles | None, ...]
 
-    def at(self, threshold: int, units: int) -> Detail:
-        """Details of the first ``units`` units, which are those counted at the threshold of that index."""
+    def at(self, threshold: int, rows: Counts) -> Detail:
+        """Details of the units ``rows``, which are those counted at the threshold of that index."""
         common = self.most_common[threshold]
         return Detail(
-            hits=self.hits[:units, threshold],
-            one_sided=~self.two_sided[:units, threshold],
-            ties=int(self.ties[:units, threshold].sum()),
+            hits=self.hits[rows, threshold],
+            one_sided=~self.two_sided[rows, threshold],
+            ties=int(self.ties[rows, threshold].sum()),
             most_common=None if common is None else common[0],
             most_common_hits=None if common is None else common[1],
             quartiles=self.quartiles[threshold],
@@ -69,7 +69,7 @@ def measure_details(run: Run, plan: Plan, units: Units, progress: Progress, reso
     """Details of ``units``: one pass over the slices for the counts, then one for quartiles (float32: two).
 
     Hits of a (sequence, feature) unit are those of its sequence; of a feature unit, of all analysed sequences. All
-    of the chosen cells and all positions are looked at, whether or not they meet the shares.
+    of the chosen cells and positions are looked at, whether or not they meet the shares.
     """
     levels = len(plan.thresholds)
     hits, ties = (np.zeros((len(units), levels), np.int64) for _ in range(2))
@@ -144,7 +144,7 @@ def _most_common(
     at = np.searchsorted(edges, _edges_of(plan, "at"))
     found: list[tuple[int, int] | None] = []
     for threshold, pattern in enumerate(plan.thresholds):
-        counted = np.unique(units.feature[: units.counted(pattern)])
+        counted = np.unique(units.feature[units.rows(threshold, pattern)])
         if not counted.size:
             found.append(None)
             continue

@@ -22,9 +22,10 @@ Patterns = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class SequencePeaks:
-    """What one sequence contributes, as sign-cleared patterns of the store's encoding.
+    """What one sequence contributes, as sign-cleared patterns of the plan's encoding.
 
-    ``layer``: (site, layer, feature), the maximum over positions. ``position``: (position, feature), the maximum
+    ``layer``: (site, layer, feature), the maximum over positions; where a layer takes k hits to be affected, the k-th
+    largest, and ``largest`` (feature,) is then the maximum of all. ``position``: (position, feature), the maximum
     over layers and chosen sites. ``nonfinite``: how many of the sequence's values are NaN or infinite.
     """
 
@@ -32,6 +33,7 @@ class SequencePeaks:
     layer: Patterns
     position: Patterns
     nonfinite: int
+    largest: Patterns | None = None
 
 
 PeakSource = Callable[[], Iterator[SequencePeaks]]

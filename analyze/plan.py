@@ -9,10 +9,12 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
-from analyze.quantities import decimal_text
+from analyze.gain import require_gains
+from analyze.quantities import counted, decimal_text
 from analyze.question import Question
 from analyze.sequences import analysed_sequences
-from schemas.bits import Encoding, magnitude_value, threshold_bits
+from analyze.statistics.selection import Chosen
+from schemas.bits import ENCODINGS, Encoding, magnitude_value, threshold_bits
 from schemas.errors import InputError, StoreError
 from schemas.layout import RESIDUAL, Dimensions, layer_peak_name, position_peak_name
 from schemas.run import Run
@@ -27,18 +29,19 @@ MAX_DETAILED_THRESHOLDS = 256
 class Plan:
     """A question made definite for one store.
 
-    ``sequences`` are the ones analysed; ``arrays`` the stored arrays of the sites, in their order, and
-    ``stored_sites`` what the store holds by itself. ``thresholds``
+    ``chosen``: sites and the stored arrays of each, layers, sequences and positions that are analysed;
+    ``stored_sites``: what the store holds by itself. ``positions_of``: how many positions are looked at in each
+    sequence. ``encoding``: that of the patterns compared, float32 in units of gain. ``thresholds``
     are the distinct bit patterns of the magnitudes, ascending, and ``threshold_of`` says for each magnitude which
     one is its own. ``layers_total`` is C of docs/definitions.md (cells or blocks), ``positions_total`` the positions
-    of one scope.
+    of one scope; of the longest sequence, where they differ. ``needs_slices``: the flags that the stored peaks cannot
+    answer. ``by_count``: whether hits are counted at each threshold, where no order statistic of peaks decides.
     """
 
     question: Question
-    sites: tuple[str, ...]
+    chosen: Chosen
     stored_sites: tuple[str, ...]
-    arrays: tuple[str, ...]
-    sequences: tuple[int, ...]
+    positions_of: tuple[int, ...]
     dimensions: Dimensions
     encoding: Encoding
     thresholds: tuple[int, ...]
@@ -49,6 +52,38 @@ class Plan:
     positions_needed: int
     sequences_needed: int | None
     count_engine: str
+    needs_slices: tuple[str, ...]
+    by_count: bool
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """The sites looked at."""
+        return self.chosen.sites
+
+    @property
+    def arrays(self) -> tuple[str, ...]:
+        """The stored arrays of the sites, in their order."""
+        return self.chosen.arrays
+
+    @property
+    def sequences(self) -> tuple[int, ...]:
+        """The sequences analysed."""
+        return self.chosen.sequences
+
+    @property
+    def cells(self) -> int:
+        """How many (site, layer) tensors are looked at."""
+        return len(self.sites) * len(self.chosen.layers)
+
+    @property
+    def uneven(self) -> bool:
+        """True where sequences differ in how many positions are looked at."""
+        return len(set(self.positions_of)) > 1
+
+    @property
+    def minimum_hits(self) -> int:
+        """Hits that make a layer an affected one, in a scope of ``positions_total``."""
+        return self.question.definition.minimum_hits.of(self.positions_total)
 
     @property
     def partial(self) -> bool:
@@ -57,8 +92,15 @@ class Plan:
 
     @property
     def sequence_positions_needed(self) -> int:
-        """Positions that a feature needs when the rule is applied to one sequence alone."""
-        return self.question.positions.of(self.dimensions.positions)
+        """Positions that a feature needs when the rule is applied to one sequence alone, the longest one."""
+        return self.question.positions.of(max(self.positions_of))
+
+    @property
+    def positions_at_least(self) -> int | None:
+        """Positions of a scope that are needed; None where no one number is: S% is not a union, or sequences differ."""
+        union = self.question.definition.position_coverage == "union"
+        pooled = self.question.definition.scope == "pooled"
+        return self.positions_needed if union and (pooled or not self.uneven) else None
 
     @property
     def answered_from(self) -> str:
@@ -89,41 +131,102 @@ def make_plan(run: Run, question: Question) -> Plan:
     one that does not hold what the engine reads.
     """
     dimensions, definition = run.dimensions, question.definition
-    sites = _sites(run, question)
-    arrays = tuple(run.info.site_array(site) for site in sites)
-    count_engine = "peaks" if question.engine == "auto" else question.engine
-    flag = "--details" if question.details else "--engine slices" if count_engine == "slices" else None
-    _require(run, arrays, count_engine, flag)
-    sequences = analysed_sequences(run, question.partial)
-    layers_total = dimensions.layers * (1 if definition.layer_unit == "block" else len(sites))
-    positions_total = dimensions.positions * (len(sequences) if definition.scope == "pooled" else 1)
-    share = definition.sequence_share
-    patterns = [threshold_bits(magnitude, run.encoding) for magnitude in question.magnitudes]
-    thresholds = tuple(sorted(set(patterns)))
-    if flag is not None:
-        _require_above_floor(run, question, thresholds[0], flag)
-    if question.details and len(thresholds) > MAX_DETAILED_THRESHOLDS:
+    chosen = _chosen(run, question)
+    positions_of = tuple(int(chosen.positions(run, sequence).size) for sequence in chosen.sequences)
+    if not any(positions_of):
+        raise InputError(f"{run.path} has no {question.tokens} tokens at the chosen positions: choose other --tokens")
+    pooled = definition.scope == "pooled"
+    positions_total = sum(positions_of) if pooled else max(positions_of)
+    minimum = definition.minimum_hits.of(positions_total)
+    if minimum > positions_total:
         raise InputError(
-            f"--details at {len(thresholds):,} distinct magnitudes; the limit is {MAX_DETAILED_THRESHOLDS}: "
-            "take a larger step, or leave out --details"
+            f"--minimum-hits {definition.minimum_hits.text} is out of range: {counted(positions_total, 'position')} "
+            f"{'is' if positions_total == 1 else 'are'} looked at, so no layer has more hits"
+        )
+    flags = _sliced_knobs(question, chosen, dimensions, minimum)
+    if question.engine == "peaks" and flags:
+        raise InputError(f"--engine peaks cannot answer {flags[0]}, which takes the slices: leave out --engine")
+    count_engine = "slices" if flags else "peaks" if question.engine == "auto" else question.engine
+    flag = "--details" if question.details else "--engine slices" if count_engine == "slices" else None
+    flag = flags[0] if flags else flag
+    _require(run, chosen.arrays, count_engine, flag)
+    layers_total = len(chosen.layers) * (1 if definition.layer_unit == "block" else len(chosen.sites))
+    share = definition.sequence_share
+    encoding = ENCODINGS["float32"] if question.in_gain_units else run.encoding
+    patterns = [threshold_bits(magnitude, encoding) for magnitude in question.magnitudes]
+    thresholds = tuple(sorted(set(patterns)))
+    least_gain = require_gains(run, chosen) if question.in_gain_units else None
+    if flag is not None:
+        _require_above_floor(run, question, flag, least_gain)
+    if thresholds[0] == 0 and min(positions_of) < definition.minimum_hits.of(min(positions_of)):
+        raise InputError("--magnitude 0 counts everything, and a sequence has too few such tokens. Ask for more than 0")
+    by_count = definition.position_coverage != "union" or (pooled and minimum > 1)
+    if (question.details or by_count) and len(thresholds) > MAX_DETAILED_THRESHOLDS:
+        what = "--details" if question.details else _by_count_flag(question)
+        raise InputError(
+            f"{what} at {len(thresholds):,} distinct magnitudes; the limit is {MAX_DETAILED_THRESHOLDS}: "
+            f"take a larger step, or leave out {what}"
         )
     return Plan(
         question=question,
-        sites=sites,
+        chosen=chosen,
         stored_sites=tuple(run.info.stored_sites),
-        arrays=arrays,
-        sequences=sequences,
+        positions_of=positions_of,
         dimensions=dimensions,
-        encoding=run.encoding,
+        encoding=encoding,
         thresholds=thresholds,
         threshold_of=tuple(thresholds.index(pattern) for pattern in patterns),
         layers_total=layers_total,
         layers_needed=question.layers.of(layers_total),
         positions_total=positions_total,
         positions_needed=question.positions.of(positions_total),
-        sequences_needed=None if share is None else math.ceil(share * len(sequences)),
+        sequences_needed=None if share is None else math.ceil(share * len(chosen.sequences)),
         count_engine=count_engine,
+        needs_slices=flags,
+        by_count=by_count,
     )
+
+
+def _chosen(run: Run, question: Question) -> Chosen:
+    d = run.dimensions
+    sites = _sites(run, question)
+    layers, positions = (
+        None if asked is None else asked.of(total, run.path)
+        for asked, total in ((question.layers_range, d.layers), (question.positions_range, d.positions))
+    )
+    return Chosen(
+        sites,
+        tuple(run.info.site_array(site) for site in sites),
+        tuple(range(d.layers)) if layers is None else layers,
+        analysed_sequences(run, question.partial),
+        0 if positions is None else positions[0],
+        d.positions if positions is None else positions[-1] + 1,
+        None if question.tokens == "all" else question.tokens,
+        question.in_gain_units,
+    )
+
+
+def _sliced_knobs(question: Question, chosen: Chosen, d: Dimensions, minimum: int) -> tuple[str, ...]:
+    """The knobs, as flags, that peaks over all layers and positions of the stored values do not answer."""
+    definition = question.definition
+    asked = {
+        f"--position-coverage {definition.position_coverage}": definition.position_coverage != "union",
+        f"--minimum-hits {definition.minimum_hits.text}": minimum > 1,
+        f"--layers-range {question.layers_range and question.layers_range.text}": len(chosen.layers) < d.layers,
+        f"--positions-range {question.positions_range and question.positions_range.text}": (
+            chosen.stop - chosen.start < d.positions
+        ),
+        f"--tokens {question.tokens}": chosen.tokens is not None,
+        "--in-gain-units": question.in_gain_units,
+    }
+    return tuple(flag for flag, is_asked in asked.items() if is_asked)
+
+
+def _by_count_flag(question: Question) -> str:
+    definition = question.definition
+    if definition.position_coverage != "union":
+        return f"--position-coverage {definition.position_coverage}"
+    return f"--minimum-hits {definition.minimum_hits.text}"
 
 
 def _sites(run: Run, question: Question) -> tuple[str, ...]:
@@ -152,10 +255,19 @@ def _require(run: Run, arrays: tuple[str, ...], count_engine: str, flag: str | N
                 )
 
 
-def _require_above_floor(run: Run, question: Question, least: int, flag: str) -> None:
-    """Raise StoreError where a threshold's pattern is below the smallest that the slices keep."""
-    if least < run.retention.least_pattern(run.encoding):
+def _require_above_floor(run: Run, question: Question, flag: str, least_gain: Fraction | None) -> None:
+    """Raise StoreError where a hit may be a value that the slices do not keep."""
+    least = min(question.magnitudes) * (1 if least_gain is None else least_gain)
+    if run.retention.floor is not None and threshold_bits(least, run.encoding) < run.retention.least_pattern(
+        run.encoding
+    ):
         asked, floor = decimal_text(min(question.magnitudes)), run.retention.floor
+        if least_gain is not None:
+            raise StoreError(
+                f"--magnitude {asked} in units of a gain of {float(least_gain):.6g} is {float(least):.6g}, below "
+                f"{floor}, and {run.path} was captured with --keep floor={floor}: its slices are zero below that. "
+                "Ask for a larger magnitude, leave out --in-gain-units, or capture the model again with --keep slices"
+            )
         again = "--keep slices" if asked == "0" else f"--keep floor={asked}, or slices"
         raise StoreError(
             f"--magnitude {asked} is below {floor}, and {run.path} was captured with --keep floor={floor}: its slices, "

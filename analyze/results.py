@@ -27,14 +27,17 @@ Counts = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Feature:
-    """One counted unit. ``sequence`` is None where the unit is a feature; the last two are None without details."""
+    """One counted unit. ``sequence`` is None where the unit is a feature; the last two are None without details.
+
+    ``critical_magnitude`` is None where the rule is answered by counts at each magnitude.
+    """
 
     sequence: int | None
     feature: int
     layer_percent: float
     position_percent: float
     peak: float
-    critical_magnitude: float
+    critical_magnitude: float | None
     hits: int | None
     one_sided: bool | None
 
@@ -78,18 +81,18 @@ class Result:
         return self.detail.ties if self.plan.is_exact(self.magnitude) else 0
 
     def features(self, limit: int | None = None) -> Iterator[Feature]:
-        """The counted units, the largest critical magnitude first, then by sequence and feature."""
-        count = self.outliers if limit is None else min(limit, self.outliers)
+        """The counted units, the largest critical magnitude (or else peak) first, then by sequence and feature."""
         units, encoding = self.tally.units, self.plan.encoding
-        coverage = units.coverage(self.threshold, count)
-        for i in range(count):
+        rows = units.rows(self.threshold, self.plan.thresholds[self.threshold])[:limit]
+        coverage = units.coverage(self.threshold, rows)
+        for i, unit in enumerate(rows.tolist()):
             yield Feature(
-                sequence=None if units.sequence is None else int(units.sequence[i]),
-                feature=int(units.feature[i]),
+                sequence=None if units.sequence is None else int(units.sequence[unit]),
+                feature=int(units.feature[unit]),
                 layer_percent=100 * int(coverage.layers[i]) / int(coverage.layers_total[i]),
                 position_percent=100 * int(coverage.positions[i]) / int(coverage.positions_total[i]),
-                peak=_decoded(int(units.peak[i]), encoding),
-                critical_magnitude=_decoded(int(units.critical[i]), encoding),
+                peak=_decoded(int(units.peak[unit]), encoding),
+                critical_magnitude=None if units.met is not None else _decoded(int(units.critical[unit]), encoding),
                 hits=None if self.detail is None else int(self.detail.hits[i]),
                 one_sided=None if self.detail is None else bool(self.detail.one_sided[i]),
             )
@@ -105,20 +108,20 @@ def assemble(
     excluded: tuple[str, ...] = (),
 ) -> list[Result]:
     """A result for each magnitude of the plan's question, in its order."""
-    by_threshold = [tally.by_sequence(pattern) for pattern in plan.thresholds]
+    by_threshold = [tally.by_sequence(*at) for at in enumerate(plan.thresholds)]
     intervals = mean_intervals(np.stack(by_threshold, axis=1))
     results = []
     for magnitude, threshold in zip(plan.question.magnitudes, plan.threshold_of, strict=True):
-        count = tally.units.counted(plan.thresholds[threshold])
-        coverage = tally.units.coverage(threshold, count)
+        rows = tally.units.rows(threshold, plan.thresholds[threshold])
+        coverage = tally.units.coverage(threshold, rows)
         results.append(
             Result(
                 store=store,
                 info=info,
                 plan=plan,
                 magnitude=magnitude,
-                outliers=count,
-                unique_features=int(np.unique(tally.units.feature[:count]).size),
+                outliers=rows.size,
+                unique_features=int(np.unique(tally.units.feature[rows]).size),
                 by_sequence=tuple(by_threshold[threshold].tolist()),
                 interval=intervals[threshold],
                 mean_layer_percent=_mean_percent(coverage.layers, coverage.layers_total),
@@ -126,7 +129,7 @@ def assemble(
                 nonfinite=tally.nonfinite,
                 perplexity=perplexity,
                 excluded=excluded,
-                detail=None if details is None else details.at(threshold, count),
+                detail=None if details is None else details.at(threshold, rows),
                 tally=tally,
                 threshold=threshold,
             )

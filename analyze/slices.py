@@ -1,4 +1,4 @@
-"""The out-of-core route: what the peaks would say, computed anew from the slices in one pass.
+"""The out-of-core route: what the peaks would say, and what only slices can, computed from them in one pass.
 
 No array of stored peaks is read.
 """
@@ -7,17 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
+from analyze.counting import SequenceCounts
+from analyze.order import count_blocks
 from analyze.peaks import SequencePeaks
 from analyze.plan import Plan
 from analyze.progress import Progress
 from analyze.quantities import counted
 from analyze.resources import Resources
+from analyze.statistics.layer_units import LayerLevels, LayerUnitHits, UnitPositionPeaks, signed_patterns
 from analyze.statistics.measure import prepare
 from analyze.statistics.passes import Pass
 from analyze.statistics.peaks import LayerPeaks, PositionPeaks
@@ -25,12 +28,12 @@ from analyze.statistics.piece import Piece
 from analyze.statistics.scheduler import open_scheduler
 from analyze.statistics.selection import Chosen
 from analyze.statistics.statistic import Key, Partial, Partials, Statistic
-from analyze.statistics.work import Excluded
+from analyze.statistics.work import Excluded, Found
 from schemas.errors import StoreError
 from schemas.layout import nonfinite_name
 from schemas.run import Run
 
-__all__ = ["excluded_words", "sliced_peaks", "summed_over_slices"]
+__all__ = ["excluded_words", "sliced_counts", "sliced_peaks", "summed_over_slices"]
 
 Patterns = npt.NDArray[Any]
 Counts = npt.NDArray[np.int64]
@@ -45,25 +48,67 @@ def sliced_peaks(
     hits; otherwise raises CorruptChunkError. Raises StoreError where a cell does not have as many non-finite values as
     the store says: its chunk was replaced by another.
     """
-    chosen = _chosen(plan)
-    with _pass(run, chosen, [LayerPeaks(), PositionPeaks()], resources) as made:
+    chosen, others = _as_units(plan) if plan.minimum_hits > 1 else (plan.chosen, ())
+    plain = plan.minimum_hits == 1 and not chosen.in_gain_units
+    statistics: list[Statistic] = [LayerPeaks(), PositionPeaks()]
+    if not plain:
+        statistics = [LayerLevels(others, plan.question.definition.minimum_hits), UnitPositionPeaks(others)]
+    with _pass(run, chosen, statistics, resources) as made:
         for sequence, found in made.by_sequence(progress):
             excluded += found.excluded
             layer, position = found.partials
-            absent = {(e.site, e.layer) for e in found.excluded}
-            _check_nonfinite(run, chosen, sequence, layer, absent)
+            _check_nonfinite(run, plan, chosen, sequence, found)
             yield SequencePeaks(
                 sequence,
-                _layers(run, chosen, sequence, layer),
-                _positions(run, position),
-                sum(int(partial["nonfinite"]) for partial in layer.values()),
+                _layers(plan, chosen, sequence, layer, "layer_peak" if plain else "level"),
+                _positions(plan, sequence, position),
+                _nonfinite(layer),
+                None if plain else _largest(plan, layer),
             )
 
 
-def _chosen(plan: Plan) -> Chosen:
-    d = plan.dimensions
-    layers = tuple(range(d.layers))
-    return Chosen(plan.sites, plan.arrays, layers, plan.sequences, 0, d.positions, None, False)
+def sliced_counts(
+    run: Run, plan: Plan, progress: Progress, resources: Resources, excluded: list[Excluded]
+) -> Iterator[SequenceCounts]:
+    """Hits of each analysed sequence at the plan's thresholds; otherwise as ``sliced_peaks``."""
+    chosen, others = _as_units(plan)
+    union = plan.question.definition.position_coverage == "union"
+    statistics: list[Statistic] = [LayerUnitHits(others, plan.thresholds)]
+    if union:
+        statistics.append(UnitPositionPeaks(others))
+    features = plan.dimensions.features
+    with _pass(run, chosen, statistics, resources) as made:
+        for sequence, found in made.by_sequence(progress, "hits"):
+            excluded += found.excluded
+            _check_nonfinite(run, plan, chosen, sequence, found)
+            layer = found.partials[0]
+            cells = np.zeros((features, len(plan.thresholds)), np.int64)
+            hits = np.zeros((len(chosen.sites), len(chosen.layers), *cells.shape), np.uint32)
+            for key, held in layer.items():
+                hits[_place(chosen, key)] = held["hits"]
+                cells += held.get("cell_hits", held["hits"])
+            positions = None
+            if union:
+                peaks, positions = _positions(plan, sequence, found.partials[1]), np.zeros_like(cells)
+                for block, counts in count_blocks(peaks, plan.thresholds):
+                    positions[block] = counts
+            yield SequenceCounts(
+                sequence,
+                plan.positions_of[plan.sequences.index(sequence)],
+                hits.reshape(-1, *cells.shape),
+                cells,
+                positions,
+                _largest(plan, layer),
+                _nonfinite(layer),
+            )
+
+
+def _as_units(plan: Plan) -> tuple[Chosen, tuple[str, ...]]:
+    """What a pass reads, and the arrays beside each piece: of blocks, the first site, and those of the others."""
+    chosen = plan.chosen
+    if plan.question.definition.layer_unit == "cell":
+        return chosen, ()
+    return replace(chosen, sites=chosen.sites[:1], arrays=chosen.arrays[:1]), chosen.arrays[1:]
 
 
 @contextmanager
@@ -73,32 +118,52 @@ def _pass(run: Run, chosen: Chosen, statistics: list[Statistic], resources: Reso
         yield Pass(run.path, plan, statistics, scheduler, resources.skip_corrupt)
 
 
-def _layers(run: Run, chosen: Chosen, sequence: int, partials: Partials) -> Patterns:
-    """(site, layer, feature)."""
-    shape = (len(chosen.sites), len(chosen.layers), run.dimensions.features)
-    peaks = np.zeros(shape, run.encoding.unsigned)
-    for i, site in enumerate(chosen.sites):
-        for layer in chosen.layers:
-            held = partials.get(Key(site, layer, sequence, None))
-            if held is not None:
-                peaks[i, layer] = held["layer_peak"]
+def _place(chosen: Chosen, key: Key) -> tuple[int, int]:
+    """Where a cell is among the chosen sites and layers."""
+    assert key.site is not None
+    assert key.layer is not None
+    return chosen.sites.index(key.site), chosen.layers.index(key.layer)
+
+
+def _layers(plan: Plan, chosen: Chosen, sequence: int, partials: Partials, name: str) -> Patterns:
+    """(site, layer, feature) of ``name``."""
+    shape = (len(chosen.sites), len(chosen.layers), plan.dimensions.features)
+    peaks = np.zeros(shape, plan.encoding.unsigned)
+    for key, held in partials.items():
+        peaks[_place(chosen, key)] = held[name]
     return peaks
 
 
-def _positions(run: Run, partials: Partials) -> Patterns:
-    """(position, feature)."""
-    d = run.dimensions
+def _largest(plan: Plan, partials: Partials) -> Patterns:
+    """(feature,), over all layers."""
+    largest = np.zeros(plan.dimensions.features, plan.encoding.unsigned)
+    for held in partials.values():
+        np.maximum(largest, held["layer_peak"], out=largest)
+    return largest
+
+
+def _nonfinite(partials: Partials) -> int:
+    return sum(int(held["nonfinite"]) for held in partials.values())
+
+
+def _positions(plan: Plan, sequence: int, partials: Partials) -> Patterns:
+    """(chosen position, feature)."""
     if len(partials) == 1:
         (partial,) = partials.values()
         return partial["position_peak"]
-    peaks = np.zeros((d.positions, d.features), run.encoding.unsigned)
+    rows = plan.positions_of[plan.sequences.index(sequence)]
+    peaks = np.zeros((rows, plan.dimensions.features), plan.encoding.unsigned)
     for key, partial in partials.items():
         start = key.start or 0
         peaks[start : start + len(partial["position_peak"])] = partial["position_peak"]
     return peaks
 
 
-def _check_nonfinite(run: Run, chosen: Chosen, sequence: int, partials: Partials, absent: set[tuple[str, int]]) -> None:
+def _check_nonfinite(run: Run, plan: Plan, chosen: Chosen, sequence: int, found: Found) -> None:
+    """Where all positions of the sites' own values are read."""
+    if min(plan.positions_of) < plan.dimensions.positions or chosen.in_gain_units or chosen.sites != plan.sites:
+        return
+    partials, absent = found.partials[0], {(e.site, e.layer) for e in found.excluded}
     for site, array in zip(chosen.sites, chosen.arrays, strict=True):
         if nonfinite_name(array) not in run:
             continue
@@ -106,11 +171,11 @@ def _check_nonfinite(run: Run, chosen: Chosen, sequence: int, partials: Partials
         for layer in chosen.layers:
             if (site, layer) in absent:
                 continue
-            found = int(partials[Key(site, layer, sequence, None)]["nonfinite"])
-            if found != stored[layer]:
+            held = int(partials[Key(site, layer, sequence, None)]["nonfinite"])
+            if held != stored[layer]:
                 raise StoreError(
                     f"{run.path}: {array} of layer {layer}, sequence {sequence} has "
-                    f"{counted(found, 'non-finite value')} and the store says {stored[layer]:,}: a chunk is missing or "
+                    f"{counted(held, 'non-finite value')} and the store says {stored[layer]:,}: a chunk is missing or "
                     "was replaced. Restore it from a copy, or capture the run again with --overwrite"
                 )
 
@@ -129,7 +194,7 @@ class _KernelSums(Statistic):
         return 8 * self.size
 
     def chunk(self, piece: Piece) -> Partial:
-        return {"sum": self.kernel(piece.patterns)}
+        return {"sum": self.kernel(signed_patterns(piece))}
 
     def combine(self, first: Partial, second: Partial) -> Partial:
         return {"sum": first["sum"] + second["sum"]}
@@ -149,11 +214,10 @@ def summed_over_slices(
 ) -> Iterator[tuple[int, Counts]]:
     """(sequence, sum over its pieces of ``kernel(piece)``) of each analysed sequence: (size,) int64.
 
-    ``kernel`` gets sign-bearing unsigned patterns of shape (position, feature) and returns (size,) counts, so what
-    is held of a piece is small.
+    ``kernel`` gets sign-bearing unsigned patterns of the plan's encoding, (position, feature), and returns
+    (size,) counts, so what is held of a piece is small.
     """
-    chosen = _chosen(plan)
-    with _pass(run, chosen, [_KernelSums(kernel, size)], resources) as made:
+    with _pass(run, plan.chosen, [_KernelSums(kernel, size)], resources) as made:
         for sequence, found in made.by_sequence(progress, label):
             (partials,) = found.partials
             yield sequence, sum((held["sum"] for held in partials.values()), start=np.zeros(size, np.int64))

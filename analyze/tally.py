@@ -27,15 +27,19 @@ class Tally:
     """What the sequences hold: the counted units and what each sequence says alone.
 
     ``critical``: (sequence, feature) critical patterns of the rule applied to each analysed sequence by itself, 0
-    where they are below the smallest threshold.
+    where they are below the smallest threshold; of none where hits are counted at each threshold, and ``counts`` then
+    has (sequence, threshold) features that meet the rule in each sequence by itself.
     """
 
     units: Units
     critical: Patterns
     nonfinite: int
+    counts: Counts | None = None
 
-    def by_sequence(self, pattern: int) -> Counts:
-        """Features that meet the rule in each analysed sequence at the magnitude of ``pattern``: (sequence,)."""
+    def by_sequence(self, threshold: int, pattern: int) -> Counts:
+        """Features that meet the rule in each analysed sequence at a threshold, and its pattern: (sequence,)."""
+        if self.counts is not None:
+            return self.counts[:, threshold]
         met: Counts = np.count_nonzero(self.critical >= pattern, axis=1).astype(np.int64)
         return met
 
@@ -47,7 +51,10 @@ def take_tally(plan: Plan, source: PeakSource) -> Tally:
 
 def _alone(plan: Plan, peaks: SequencePeaks, layers: Patterns) -> Patterns:
     """Critical patterns of one sequence by itself, 0 where they are below the smallest threshold."""
-    shares = (plan.layers_needed, plan.sequence_positions_needed)
+    rows = len(peaks.position)
+    if not rows:
+        return np.zeros(layers.shape[1], layers.dtype)
+    shares = (plan.layers_needed, plan.question.positions.of(rows))
     return critical_patterns(layers, peaks.position, *shares, least=plan.thresholds[0])
 
 
@@ -65,7 +72,7 @@ def _by_sequence(plan: Plan, source: PeakSource) -> Tally:
     nonfinite = 0
     for row, peaks in enumerate(source()):
         layers = plan.layer_units(peaks.layer)
-        peak = layers.max(axis=0)
+        peak = layers.max(axis=0) if peaks.largest is None else peaks.largest
         np.maximum(overall, peak, out=overall)
         critical[row] = _alone(plan, peaks, layers)
         nonfinite += peaks.nonfinite
@@ -81,7 +88,7 @@ def _by_sequence(plan: Plan, source: PeakSource) -> Tally:
                 positions=Staircase.counted(peaks.position.take(feature, axis=1), plan.thresholds, lengths),
                 times=None,
                 layers_total=plan.layers_total,
-                positions_total=plan.positions_total,
+                positions_total=np.full(feature.size, len(peaks.position), np.int64),
             )
         )
     units = _joined(plan, parts)
@@ -100,7 +107,7 @@ def _joined(plan: Plan, parts: list[Units]) -> Units:
         positions=Staircase.joined([part.positions for part in parts]),
         times=None,
         layers_total=plan.layers_total,
-        positions_total=plan.positions_total,
+        positions_total=np.concatenate([np.asarray(part.positions_total) for part in parts]),
     )
 
 
@@ -114,7 +121,7 @@ def _features_met_often(plan: Plan, pairs: Units, critical: Patterns, peak: Patt
     starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     start_of, length_of = (np.zeros(plan.dimensions.features, np.int64) for _ in range(2))
     start_of[feature], length_of[feature] = starts[:-1], lengths
-    layers, positions, times = (np.zeros(starts[-1], np.int64) for _ in range(3))
+    layers, positions, times, totals = (np.zeros(starts[-1], np.int64) for _ in range(4))
     met = np.minimum(_lengths(plan, pairs.critical), length_of[pairs.feature])
     for threshold in range(len(plan.thresholds)):
         here = np.flatnonzero(met > threshold)
@@ -122,6 +129,7 @@ def _features_met_often(plan: Plan, pairs: Units, critical: Patterns, peak: Patt
         np.add.at(layers, into, pairs.layers.flat[pairs.layers.starts[here] + threshold])
         np.add.at(positions, into, pairs.positions.flat[pairs.positions.starts[here] + threshold])
         np.add.at(times, into, 1)
+        np.add.at(totals, into, np.asarray(pairs.positions_total)[here])
     return Units(
         sequence=None,
         feature=feature,
@@ -131,7 +139,7 @@ def _features_met_often(plan: Plan, pairs: Units, critical: Patterns, peak: Patt
         positions=Staircase(positions, starts[:-1]),
         times=Staircase(times, starts[:-1]),
         layers_total=plan.layers_total,
-        positions_total=plan.positions_total,
+        positions_total=Staircase(totals, starts[:-1]),
     )
 
 
@@ -171,7 +179,7 @@ def _pooled(plan: Plan, source: PeakSource) -> Tally:
         positions=Staircase.joined(positions),
         times=None,
         layers_total=plan.layers_total,
-        positions_total=plan.positions_total,
+        positions_total=np.full(feature.size, plan.positions_total, np.int64),
     )
     return Tally(units_met.sorted(), alone, nonfinite)
 

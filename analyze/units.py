@@ -54,9 +54,9 @@ class Staircase:
         """The same rows in another order; the entries stay where they are."""
         return Staircase(self.flat, self.starts[order])
 
-    def column(self, threshold: int, units: int) -> Counts:
-        """Entries of the first ``units`` rows at the threshold of that index, which each of them must reach."""
-        return self.flat[self.starts[:units] + threshold]
+    def column(self, threshold: int, rows: Counts) -> Counts:
+        """Entries of ``rows`` at the threshold of that index, which each of them must reach."""
+        return self.flat[self.starts[rows] + threshold]
 
 
 def _starts(lengths: Counts) -> Counts:
@@ -67,8 +67,8 @@ def _starts(lengths: Counts) -> Counts:
 class Coverage:
     """Exact coverage of counted units at one threshold: hit layers and positions out of so many, int64 each.
 
-    The totals are a scope's own, times the number of sequences in which a majority's feature meets the rule: the
-    ratio of sums is then the mean over those sequences.
+    The totals are a scope's own, and of a majority's feature summed over the sequences in which it meets the rule:
+    where sequences have equal totals the ratio of sums is the mean over those sequences.
     """
 
     layers: Counts
@@ -82,7 +82,11 @@ class Units:
     """Units counted at the smallest threshold, by critical pattern descending, then sequence, then feature.
 
     In that order the units counted at any larger threshold are the first so many. ``sequence`` is None where the
-    unit is a feature. ``times`` is None where every unit stands for one scope.
+    unit is a feature. ``times`` is None where every unit stands for one scope. ``positions_total``: (unit,), or where
+    it is not the same at all thresholds a row for each.
+
+    Where hits are counted at each threshold, ``critical`` is empty and ``met`` (unit, threshold) says where each
+    counts; the units are then by peak descending, sequence and feature, and their rows have all thresholds.
     """
 
     sequence: Counts | None
@@ -93,38 +97,45 @@ class Units:
     positions: Staircase
     times: Staircase | None
     layers_total: int
-    positions_total: int
+    positions_total: Counts | Staircase
+    met: npt.NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         """How many there are at the smallest threshold."""
         return self.feature.size
 
-    def counted(self, pattern: int) -> int:
-        """How many units meet the rule at the magnitude of ``pattern``: they are the first so many."""
-        return int(np.count_nonzero(self.critical >= pattern))
+    def rows(self, threshold: int, pattern: int) -> Counts:
+        """Indices of the units that meet the rule at the threshold of that index and pattern, ascending."""
+        if self.met is not None:
+            return np.flatnonzero(self.met[:, threshold])
+        return np.arange(np.count_nonzero(self.critical >= pattern))
 
-    def coverage(self, threshold: int, units: int) -> Coverage:
-        """Coverage of the first ``units`` units at the threshold of that index."""
-        times = np.ones(units, np.int64) if self.times is None else self.times.column(threshold, units)
+    def coverage(self, threshold: int, rows: Counts) -> Coverage:
+        """Coverage of the units ``rows``, each of which meets the rule at the threshold of that index."""
+        times = np.ones(rows.size, np.int64) if self.times is None else self.times.column(threshold, rows)
+        totals = self.positions_total
         return Coverage(
-            self.layers.column(threshold, units),
+            self.layers.column(threshold, rows),
             times * self.layers_total,
-            self.positions.column(threshold, units),
-            times * self.positions_total,
+            self.positions.column(threshold, rows),
+            totals.column(threshold, rows) if isinstance(totals, Staircase) else totals[rows],
         )
 
     def sorted(self) -> Units:
         """The same units in the order above."""
         sequence = np.zeros_like(self.feature) if self.sequence is None else self.sequence
-        order = np.lexsort((self.feature, sequence, -self.critical.astype(np.int64)))
+        largest = self.critical if self.met is None else self.peak
+        order = np.lexsort((self.feature, sequence, -largest.astype(np.int64)))
+        totals = self.positions_total
         return Units(
             None if self.sequence is None else self.sequence[order],
             self.feature[order],
-            self.critical[order],
+            self.critical[order] if self.met is None else self.critical,
             self.peak[order],
             self.layers.reordered(order),
             self.positions.reordered(order),
             None if self.times is None else self.times.reordered(order),
             self.layers_total,
-            self.positions_total,
+            totals.reordered(order) if isinstance(totals, Staircase) else totals[order],
+            None if self.met is None else self.met[order],
         )

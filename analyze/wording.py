@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from analyze.definitions import ONE_HIT
 from analyze.likeness import comparison_notes
 from analyze.names import compared, label, store_names
 from analyze.plan import Plan
@@ -15,21 +16,52 @@ __all__ = ["answered_words", "definition_words", "notes", "shares_words", "unit_
 
 def definition_words(plan: Plan, magnitude: str) -> str:
     """What is counted, in one sentence, at ``magnitude`` ("6", or "the row's magnitude")."""
+    definition = plan.question.definition
+    rule = f"{_rule_words(plan, magnitude)}{_part_words(plan)}"
+    if definition.scope == "pooled":
+        return f"a feature counts once if {rule}"
+    if definition.sequence_share is not None:
+        share = "half" if definition.sequence_share * 2 == 1 else str(definition.sequence_share)
+        return f"a feature counts once if, in at least {share} of the sequences, {rule}"
+    return f"a feature counts in each sequence where {rule}"
+
+
+def _rule_words(plan: Plan, magnitude: str) -> str:
+    """The rule of one scope."""
     question = plan.question
     definition = question.definition
-    layers, positions = question.layers.text, question.positions.text
-    unit = "blocks (a block is hit if any of its sites is)" if definition.layer_unit == "block" else "cells"
-    rule = f"|X| >= {magnitude} in at least {layers} of the {unit} and, over all of them, at {positions} or more of"
-    if definition.scope == "pooled":
-        return f"a feature counts once if {rule} all tokens pooled"
-    if definition.sequence_share is not None:
-        return (
-            "a feature counts once if, in at least half of the sequences, " + rule + " the sequence's positions"
-            if definition.sequence_share * 2 == 1
-            else f"a feature counts once if, in at least {definition.sequence_share} of the sequences, "
-            f"{rule} the sequence's positions"
-        )
-    return f"a feature counts in each sequence where {rule} the sequence's positions"
+    block, pooled = definition.layer_unit == "block", definition.scope == "pooled"
+    unit = "blocks (a block is hit if any of its sites is)" if block else "cells"
+    value = "|X / gain|" if question.in_gain_units else "|X|"
+    minimum = definition.minimum_hits
+    often = ""
+    if minimum.share is not None:
+        often = f" at {minimum.text} or more of the positions each"
+    elif minimum.count > 1:
+        often = f" at {minimum.count:,} or more positions each"
+    places = "all tokens pooled" if pooled else "the sequence's positions"
+    where = {
+        "union": f"and, over all of them, at {question.positions.text} or more of {places}",
+        "mean": f"and, as the mean over those {'blocks' if block else 'cells'}, at {question.positions.text} or more "
+        f"of {places}",
+        "density": f"and at {question.positions.text} or more of all (cell, position) pairs, over "
+        f"{'all tokens pooled' if pooled else 'the sequence'}",
+    }[definition.position_coverage]
+    return f"{value} >= {magnitude}{often} in at least {question.layers.text} of the {unit} {where}"
+
+
+def _part_words(plan: Plan) -> str:
+    """Which layers and positions are looked at, where it is not all of them."""
+    question, d = plan.question, plan.dimensions
+    parts = []
+    if question.layers_range is not None:
+        parts.append(f"layers {question.layers_range.text} alone ({len(plan.chosen.layers):,} of {d.layers:,})")
+    if question.positions_range is not None:
+        number = plan.chosen.stop - plan.chosen.start
+        parts.append(f"positions {question.positions_range.text} alone ({number:,} of {d.positions:,})")
+    if question.tokens != "all":
+        parts.append(f"tokens of class {question.tokens} alone")
+    return f"; looked at: {', '.join(parts)}" if parts else ""
 
 
 def shares_words(plan: Plan) -> str:
@@ -39,11 +71,16 @@ def shares_words(plan: Plan) -> str:
     layers = (
         f"{counted(plan.layers_total, 'block')} ({sites})"
         if block
-        else f"{counted(plan.layers_total, 'cell')} ({counted(plan.dimensions.layers, 'layer')} x {sites})"
+        else f"{counted(plan.layers_total, 'cell')} ({counted(len(plan.chosen.layers), 'layer')} x {sites})"
     )
     pooled = plan.question.definition.scope == "pooled"
     positions = counted(plan.positions_total, "token" if pooled else "position")
-    words = f"{plan.layers_needed:,} of {layers}, {plan.positions_needed:,} of {positions}"
+    needed = plan.question.positions.text if plan.positions_at_least is None else f"{plan.positions_at_least:,}"
+    if plan.uneven and not pooled:
+        positions = f"{min(plan.positions_of):,} to {positions}"
+    words = f"{plan.layers_needed:,} of {layers}, {needed} of {positions}"
+    if plan.question.definition.minimum_hits != ONE_HIT:
+        words += f", {plan.minimum_hits:,} or more hits in each layer counted"
     if plan.sequences_needed is not None:
         words += f", {plan.sequences_needed:,} of {_sequences(plan)}"
     return words if plan.sequences_needed is not None else f"{words}, {_sequences(plan)}"
@@ -55,6 +92,19 @@ def _sequences(plan: Plan) -> str:
         whole = counted(plan.dimensions.sequences, "sequence")
         return f"the {counted(analysed, 'complete one')} of {whole} (the store is partial)"
     return counted(analysed, "sequence")
+
+
+def _altered_words(plan: Plan) -> str:
+    return f" with {', '.join(plan.question.altered)}" if plan.question.altered else ""
+
+
+def _coverage_words(plan: Plan) -> str:
+    """What S% is the share of."""
+    return {
+        "union": "positions hit",
+        "mean": "positions hit in an affected layer (the mean over those)",
+        "density": "(cell, position) pairs hit",
+    }[plan.question.definition.position_coverage]
 
 
 def _are(count: int) -> str:
@@ -72,10 +122,12 @@ def unit_words(plans: Sequence[Plan]) -> str:
 
 
 def answered_words(plan: Plan) -> str:
-    """Which arrays of the store the answer came from."""
+    """Which arrays of the store the answer came from, and what took the slices where the peaks could not answer."""
+    flags = plan.needs_slices
+    takes = f", which {' and '.join(flags)} {'takes' if len(flags) == 1 else 'take'}" if flags else ""
     return {
         "peaks": "the stored peaks",
-        "slices": "the slices",
+        "slices": f"the slices{takes}",
         "peaks+slices": "the stored peaks, details from the slices",
     }[plan.answered_from]
 
@@ -90,7 +142,7 @@ def notes(results: Sequence[Result]) -> list[str]:
     magnitude = decimal_text(results[0].magnitude) if len(magnitudes) == 1 else "the row's magnitude"
     lines = [
         f"Outliers: {unit_words(plans)}. Unique features: distinct ones among them.",
-        f"Definition {definition.preset}: {definition_words(plans[0], magnitude)}.",
+        f"Definition {definition.preset}{_altered_words(plans[0])}: {definition_words(plans[0], magnitude)}.",
     ]
     shares = [shares_words(plan) for plan in plans]
     if len(set(shares)) == 1:
@@ -100,8 +152,15 @@ def notes(results: Sequence[Result]) -> list[str]:
     per_sequence = "blocks as layers, " if definition.layer_unit == "block" else ""
     lines.append(
         f"Per sequence: features that meet the rule in one sequence alone ({per_sequence}mean, and bootstrap 95% "
-        "interval over sequences). Mean L%, S%: share of layers and of positions hit, mean over what is counted."
+        f"interval over sequences). Mean L%, S%: share of layers and of {_coverage_words(plans[0])}, mean over what is "
+        "counted."
     )
+    if plans[0].by_count:
+        lines.append("Each magnitude is answered by counts of its own hits, so there are no critical magnitudes.")
+    if plans[0].question.in_gain_units:
+        lines.append(
+            "Magnitudes and peaks are in units of gain: of values divided by the gain of the norm before them."
+        )
     if results[0].detail is not None:
         lines.append(
             "Hits, ties (hits equal to the magnitude) and one-sided (all hits of one sign): of the counted units. Most "

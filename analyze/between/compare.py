@@ -71,7 +71,7 @@ def compare(
     run: ``store``, ``model``, ``total_parameters``, ``active_parameters``, ``experts``, ``shared_experts``, ``top_k``
     (NaN where there are none), ``layers``, ``hidden_size``, ``routing``, ``precision`` (computed/stored),
     ``perplexity``, ``tokens`` analysed and ``token_sha256``. ``published`` adds ``published_outliers`` and the other
-    columns of the published row where there is one (``analyze/between/data``), and as attribute ``protocol`` a list of
+    columns of the published row where there is one (docs/published.md), and as attribute ``protocol`` a list of
     "model: aspect: published; here". Attribute ``notes``: sentences that say what keeps these runs from being
     compared like with like; empty where nothing does. ``knobs`` as for ``outliers``. Raises what ``answer`` raises.
 

@@ -22,7 +22,7 @@ from analyze.question import Question, ask
 from analyze.resources import DEFAULT_RESOURCES, Resources, whole
 from analyze.tally import take_tally
 from analyze.wording import definition_words, shares_words
-from schemas.bits import decode, threshold_bits
+from schemas.bits import Encoding, decode, threshold_bits
 from schemas.errors import InputError
 from schemas.run import Run
 
@@ -83,8 +83,8 @@ def diff(
         if not shared:
             raise InputError(f"{runs[0].path} and {runs[1].path} have no complete sequence in common: capture more")
         criticals = [c[[p.sequences.index(q) for q in shared]] for c, p in zip(criticals, plans, strict=True)]
-    values = [_decoded(c, run) for c, run in zip(criticals, runs, strict=True)]
-    met = [c >= threshold_bits(question.magnitudes[0], run.encoding) for c, run in zip(criticals, runs, strict=True)]
+    values = [_decoded(c, plan.encoding) for c, plan in zip(criticals, plans, strict=True)]
+    met = [c >= threshold_bits(question.magnitudes[0], p.encoding) for c, p in zip(criticals, plans, strict=True)]
     return _dataset(runs, plans, question, shared if pairs else None, values, met)
 
 
@@ -111,8 +111,8 @@ def _critical(run: Run, plan: Plan, question: Question, progress: Progress, reso
     return critical
 
 
-def _decoded(patterns: Patterns, run: Run) -> npt.NDArray[np.float64]:
-    return decode(patterns.view(run.encoding.stored), run.encoding).astype(np.float64)
+def _decoded(patterns: Patterns, encoding: Encoding) -> npt.NDArray[np.float64]:
+    return decode(patterns.view(encoding.stored), encoding).astype(np.float64)
 
 
 def _dataset(

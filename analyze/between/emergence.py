@@ -117,7 +117,7 @@ def _measured(result: Result, progress: Progress, resources: Resources) -> dict[
         "mean_layer_percent": _or_nan(result.mean_layer_percent),
         "mean_position_percent": _or_nan(result.mean_position_percent),
         "largest_feature": -1 if largest is None else largest.feature,
-        "critical_magnitude": np.nan if largest is None else largest.critical_magnitude,
+        "critical_magnitude": np.nan if largest is None else _or_nan(largest.critical_magnitude),
         "median_magnitude": median,
         "median_from": where,
     }
@@ -132,13 +132,21 @@ def median_magnitude(
     """
     plan, pattern = result.plan, result.plan.thresholds[result.threshold]
     run = Run(result.store)
-    if result.detail is not None:
+    if result.detail is not None and not plan.question.in_gain_units:
         from analyze.statistics.feature_hits import FeatureHits
         from analyze.statistics.measure import measure
         from analyze.statistics.selection import Selection
 
         hits = FeatureHits(feature, str(Decimal(result.magnitude.numerator) / Decimal(result.magnitude.denominator)))
-        selection = Selection(sites=plan.sites, sequences=plan.sequences, partial=plan.partial)
+        chosen = plan.chosen
+        selection = Selection(
+            sites=plan.sites,
+            layers=chosen.layers,
+            sequences=plan.sequences,
+            positions=(chosen.start, chosen.stop),
+            tokens=chosen.tokens,
+            partial=plan.partial,
+        )
         return float(
             measure(run, [hits], selection, progress=progress, **resources.options())[hits.name]["median"]
         ), FROM_SLICES

@@ -37,6 +37,7 @@ def protocol_aspects(row: PublishedRow, info: RunInfo, plan: Plan) -> tuple[Aspe
     )
     as_published = question.definition.preset == protocol.definition and standard
     as_published &= protocol.sequences in (None, len(plan.sequences))
+    as_published &= not question.altered and not plan.needs_slices
     if row.precision is None:
         same_precision = None
     else:

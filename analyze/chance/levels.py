@@ -55,6 +55,11 @@ def take_levels(plan: Plan, source: PeakSource) -> Levels:
 
     48 layers, 2 sites, 16 sequences and 2,048 features are 6 MiB of layers; positions take 0.26 MiB a threshold.
     """
+    if plan.uneven:
+        raise InputError(
+            f"--tokens {plan.question.tokens} leaves sequences with different numbers of positions, and this view "
+            "takes them to be alike: leave out --tokens"
+        )
     sequences, features = len(plan.sequences), plan.dimensions.features
     layers = np.empty((sequences, plan.layers_total, features), np.uint16)
     positions = np.zeros((sequences, features, len(plan.thresholds)), np.int64)

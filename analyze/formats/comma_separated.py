@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 
 from analyze.quantities import decimal_text
+from analyze.question import knob_record
 from analyze.results import Feature, Result
 from analyze.tables import Table, union_of_fields
 
@@ -33,10 +34,16 @@ PLAIN_COLUMNS: tuple[tuple[str, Callable[[Result], Plain]], ...] = (
     ("unit", lambda r: r.plan.question.definition.unit),
     ("layer_unit", lambda r: r.plan.question.definition.layer_unit),
     ("scope", lambda r: r.plan.question.definition.scope),
+    ("position_coverage", lambda r: r.plan.question.definition.position_coverage),
+    ("minimum_hits", lambda r: r.plan.question.definition.minimum_hits.text),
+    ("layers_range", lambda r: knob_record(r.plan.question)["layers_range"]),
+    ("positions_range", lambda r: knob_record(r.plan.question)["positions_range"]),
+    ("tokens", lambda r: r.plan.question.tokens),
+    ("in_gain_units", lambda r: r.plan.question.in_gain_units),
     ("layers_total", lambda r: r.plan.layers_total),
     ("layers_needed", lambda r: r.plan.layers_needed),
     ("positions_total", lambda r: r.plan.positions_total),
-    ("positions_needed", lambda r: r.plan.positions_needed),
+    ("positions_needed", lambda r: r.plan.positions_at_least),
     ("sequences_needed", lambda r: r.plan.sequences_needed),
     ("sequences", lambda r: len(r.plan.sequences)),
     ("sequences_in_store", lambda r: r.plan.dimensions.sequences),

@@ -11,6 +11,7 @@ from analyze.bootstrap import RESAMPLES, SEED
 from analyze.likeness import comparison_notes
 from analyze.names import compared
 from analyze.quantities import decimal_text
+from analyze.question import knob_record
 from analyze.results import Feature, Result
 from analyze.tables import Table
 from analyze.wording import definition_words
@@ -119,12 +120,12 @@ def _definition_record(result: Result) -> dict[str, Any]:
         "layer_unit": definition.layer_unit,
         "scope": definition.scope,
         "sequence_share": None if definition.sequence_share is None else str(definition.sequence_share),
-        "position_coverage": "union",
-        "minimum_hits": 1,
+        **knob_record(question),
         "layers_total": plan.layers_total,
         "layers_needed": plan.layers_needed,
         "positions_total": plan.positions_total,
-        "positions_needed": plan.positions_needed,
+        "positions_needed": plan.positions_at_least,
+        "positions_by_sequence": list(plan.positions_of),
         "sequences_needed": plan.sequences_needed,
         "words": definition_words(plan, decimal_text(magnitude)),
     }

@@ -124,9 +124,10 @@ def _shown_words(result: Result, shown: int) -> str:
     if result.outliers == 1:
         return f"the only {what}"
     what += "s"
+    largest = "peak" if result.plan.by_count else "critical magnitude"
     if result.outliers <= shown:
-        return f"all {result.outliers:,} {what}, by critical magnitude"
-    return f"the {shown:,} of {result.outliers:,} {what} with the largest critical magnitude (--features all for more)"
+        return f"all {result.outliers:,} {what}, by {largest}"
+    return f"the {shown:,} of {result.outliers:,} {what} with the largest {largest} (--features all for more)"
 
 
 def _model_line(result: Result, results: Sequence[Result]) -> str:
