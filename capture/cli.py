@@ -51,7 +51,11 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="R",
         help="of a Hub id: a branch, a tag or a commit (default: the commit of the store to continue, else main)",
     )
-    parser.add_argument("--store", metavar="PATH", help="where to write (default: runs/NAME.zarr)")
+    parser.add_argument(
+        "--store",
+        metavar="PATH",
+        help="where to write (default: runs/NAME.zarr); s3:// or gs://: into runs/ first, then copied there",
+    )
     parser.add_argument(
         "--text",
         default="fineweb-edu",

@@ -7,9 +7,9 @@ import os
 import shutil
 from pathlib import Path
 
-from schemas.errors import InputError, StoreError
+from schemas.errors import StoreError
 from schemas.provenance import FORMAT
-from schemas.run import Run, is_being_written, is_url, store_bytes
+from schemas.run import Run, is_being_written, store_bytes
 
 __all__ = ["Destination"]
 
@@ -22,8 +22,6 @@ class Destination:
 
         Only what says that it is a run store, of any version, may be overwritten.
         """
-        if is_url(path):
-            raise InputError(f"--store {path}: capture writes to a local folder; copy the finished store there")
         self.path = Path(path)
         self.overwrite = overwrite
         there = os.path.lexists(self.path)  # Path.exists raises for a name too long, or in a folder that is shut

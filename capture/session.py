@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +36,13 @@ from capture.resume import LayerCheckpoints
 from capture.sink import Sink
 from capture.summary import summarise
 from capture.text import TextSource, pinned
+from capture.upload import Upload
 from capture.weights.layer_weights import LayerWeights
 from capture.weights.passing_shards import EvictingWeights, remove_shards
 from schemas.create import create_run, remove_drafts
 from schemas.errors import CapacityError, SignatureError, StoreExistsError
 from schemas.provenance import CorpusInfo, RunInfo, differences
+from schemas.remote import is_url
 from schemas.run import Run, RunWriter
 
 __all__ = ["CaptureSettings", "run_capture"]
@@ -49,6 +53,8 @@ def run_capture(settings: CaptureSettings) -> int:
 
     Raises an error of ``schemas.errors`` where something stands in the way; the store is then resumable.
     """
+    if settings.store is not None and is_url(settings.store):
+        return _run_and_upload(settings, settings.store)
     started = time.monotonic()
     _quieten_transformers(settings)
     prepared = prepare(settings)
@@ -69,6 +75,23 @@ def run_capture(settings: CaptureSettings) -> int:
         _say(settings, f"{what} {'is' if part.is_whole else 'are'} complete already; nothing to compute")
     remove_shards(store)
     print(summarise(store, time.monotonic() - started, len(missing), part))
+    return 0
+
+
+def _run_and_upload(settings: CaptureSettings, url: str) -> int:
+    """Capture into a local folder and copy that to the bucket at ``url``; the exit status."""
+    upload = Upload(url, overwrite=settings.overwrite, try_writing=not settings.dry_run)
+    _say(settings, f"the store is made in {upload.folder}, then copied to {upload.remote.url}")
+    status = run_capture(replace(settings, store=str(upload.folder)))
+    if status or settings.dry_run:
+        return status
+    done = upload.send(lambda line: _say(settings, line))
+    print(
+        f"uploaded     {done.sent:,} objects, {human_bytes(done.bytes)}"
+        + (f" ({done.kept:,} were there already)" if done.kept else "")
+        + f" to {upload.remote.url}; {upload.folder} can be removed\n"
+        f"next         {shlex.join(['analyze', '--store', upload.remote.url, '--magnitude', '6'])}"
+    )
     return 0
 
 

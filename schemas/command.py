@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 
 from schemas.errors import OutlierFeaturesError
+from schemas.remote_errors import redact
 
 __all__ = ["run_command"]
 
@@ -22,13 +23,13 @@ def run_command(name: str, run: Callable[[], int], *, interrupted: str = "interr
         sys.stdout.flush()  # a full or closed output shows here, not at exit
         return status
     except OutlierFeaturesError as error:
-        print(f"{name}: error: {error}", file=sys.stderr)
+        print(f"{name}: error: {redact(str(error))}", file=sys.stderr)
         return error.exit_status
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        print(f"{name}: error: {error}", file=sys.stderr)
+        print(f"{name}: error: {redact(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"{name}: {interrupted}", file=sys.stderr)

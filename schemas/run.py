@@ -26,11 +26,12 @@ import zarr
 from schemas.bits import Encoding, encoding_named
 from schemas.chunk_files import ChunkFiles, chunk_file
 from schemas.durable import sync
-from schemas.errors import CorruptChunkError, InputError, MissingDependencyError, StoreError
+from schemas.errors import CorruptChunkError, InputError, StoreError
 from schemas.event_loop import absent_chunks, finish_tasks
 from schemas.grid import Index, chunks_of, covers_chunks, pieces, selection, slices
 from schemas.layout import Dimensions
 from schemas.provenance import RunInfo, parse_attributes
+from schemas.remote import RemoteStore, is_url, open_remote
 from schemas.retention import Retention, parse_retention
 
 try:
@@ -39,11 +40,6 @@ except ImportError:  # no such locks outside POSIX: nothing is swept there
     fcntl = None  # type: ignore[assignment]
 
 __all__ = ["Run", "RunWriter", "is_being_written", "is_url", "open_group", "store_bytes"]
-
-
-def is_url(path: str | os.PathLike[str]) -> bool:
-    """True for ``s3://bucket/run.zarr`` and the like, False for a local path."""
-    return re.match(r"^[a-z][a-z0-9+.-]+://", os.fspath(path)) is not None
 
 
 def local_path(path: str | os.PathLike[str]) -> str:
@@ -55,15 +51,15 @@ def open_group(path: str | os.PathLike[str], mode: str = "r") -> zarr.Group:
     """The root group of the store at a local path or a URL; raises StoreError where there is none."""
     where = local_path(path)
     if is_url(where):
-        try:
-            store: Any = zarr.storage.FsspecStore.from_url(where, read_only=mode == "r")
-        except ImportError as error:
-            raise MissingDependencyError(
-                f"{where} needs a package that is not installed ({error}); "
-                "install it with: pip install 'outlier-features[cloud]'"
-            ) from None
-        except (ValueError, OSError) as error:
-            raise StoreError(f"cannot open {where}: {error}") from None
+        remote = open_remote(where)
+        if mode != "r":
+            raise InputError(f"{remote.url} is written by capture alone: capture --store {remote.url}")
+        if remote.get("zarr.json") is None:
+            raise StoreError(
+                f"{remote.url} is not a run store: it has no zarr.json. Make it with: "
+                f"capture --model NAME --store {remote.url}"
+            )
+        store: Any = RemoteStore(remote)
     else:
         if not Path(where).exists():
             raise StoreError(f"{where} does not exist. Make it with: capture --model NAME --store {where}")
@@ -72,6 +68,8 @@ def open_group(path: str | os.PathLike[str], mode: str = "r") -> zarr.Group:
         store = zarr.storage.LocalStore(where, read_only=mode == "r")
     try:
         return zarr.open_group(store, mode=mode, zarr_format=3)  # type: ignore[arg-type]
+    except StoreError:
+        raise
     except Exception as error:  # zarr-python raises what a malformed zarr.json leads to: AttributeError and others
         raise StoreError(f"{where} is not a readable Zarr v3 group: {error}") from None
 
@@ -82,6 +80,8 @@ class Run:
     def __init__(self, path: str | os.PathLike[str], mode: str = "r") -> None:
         """Open the store at ``path``; raises StoreError where it is none or of a newer major version."""
         self.path = local_path(path)
+        if is_url(self.path):
+            self.path = self.path.rstrip("/")
         self.group = open_group(path, mode)
         self.info: RunInfo = parse_attributes(dict(self.group.attrs), self.path)
         self.encoding: Encoding = encoding_named(self.info.bits)
@@ -93,6 +93,7 @@ class Run:
                 "Upgrade it: pip install --upgrade outlier-features"
             ) from None
         self._arrays: dict[str, zarr.Array[Any]] = {}
+        self._remote_log: npt.NDArray[np.bool_] | None = None
 
     def __contains__(self, name: str) -> bool:
         """True where the store has the array ``name``."""
@@ -129,7 +130,8 @@ class Run:
             values: npt.NDArray[Any] = np.asarray(array[index or ...])
         except Exception as error:
             finish_tasks()
-            self._blame(name, index, error)
+            if not isinstance(error, StoreError):  # that of a remote store says itself what is wrong
+                self._blame(name, index, error)
             raise
         if name != "committed":
             self._require_chunks(name, index, values)
@@ -195,8 +197,12 @@ class Run:
         return shlex.join([*kept, "--store", self.path])
 
     def committed(self) -> npt.NDArray[np.bool_]:
-        """(layer, sequence) mask of the cells whose data is complete."""
+        """(layer, sequence) mask of the cells whose data is complete; of a remote store, as of the first look."""
+        if self._remote_log is not None:
+            return self._remote_log
         log: npt.NDArray[np.bool_] = self.read("committed") == 1
+        if is_url(self.path):
+            self._remote_log = log
         return log
 
     def complete_sequences(self) -> list[int]:

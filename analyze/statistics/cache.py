@@ -25,7 +25,8 @@ import numpy as np
 
 from analyze.statistics.selection import Chosen
 from analyze.statistics.statistic import Statistic
-from schemas.run import Run, is_url
+from schemas.remote import content_digest, is_url
+from schemas.run import Run
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -89,11 +90,14 @@ class Cache:
 
 
 def cache_folders(path: str) -> Iterator[Path]:
-    """Where results of the store at a local ``path`` may be: beside it, then in the user's cache."""
-    store = Path(os.path.abspath(path))
-    yield store.parent / f".{store.name}.statistics"
+    """Where results of the store at ``path`` may be: beside it unless it is remote, then in the user's cache."""
+    remote = is_url(path)
+    place = path if remote else os.path.abspath(path)
+    name = os.path.basename(place)
+    if not remote:
+        yield Path(place).parent / f".{name}.statistics"
     home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    yield Path(home, "outlier-features", f"{store.name}-{_digest(str(store))[:16]}")
+    yield Path(home, "outlier-features", f"{name}-{_digest(place)[:16]}")
 
 
 def _digest(text: str) -> str:
@@ -101,9 +105,12 @@ def _digest(text: str) -> str:
 
 
 def _identity(path: str) -> str | None:
-    """A digest of all that says that the store's files are the same; None of a remote store, or one just changed."""
+    """A digest of all that says that the store's files are the same; None of a local one just changed.
+
+    Of a bucket: sizes and entity tags of its objects, from the list of them. Of one that gives no list, None.
+    """
     if is_url(path):
-        return None
+        return content_digest(path)
     found, newest = [], 0
     try:
         for folder, folders, names in os.walk(path):

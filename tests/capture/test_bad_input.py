@@ -227,7 +227,8 @@ def test_a_size_below_one(flag: str, value: int, refuse: Refuse, folder: Path) -
         (["--text", "pydoc", "--sequences", "1000000"], ["windows of 16 tokens", "lower --sequences to"]),
         (["--text", "missing.txt"], ["--text missing.txt: there is no such file"]),
         (["--text", "nonsense"], ["--text nonsense", "pydoc"]),
-        (["--store", "s3://bucket/run.zarr"], ["--store s3://bucket/run.zarr", "local folder"]),
+        (["--store", "https://host/run.zarr"], ["--store https://host/run.zarr", "not written; give s3:// or gs://"]),
+        (["--store", "s3://bucket"], ["--store s3://bucket", "s3://bucket/NAME.zarr"]),
     ],
 )
 def test_a_bad_flag(arguments: list[str], parts: list[str], refuse: Refuse, folder: Path) -> None:

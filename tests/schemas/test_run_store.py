@@ -15,7 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import numpy as np
 import pytest
 import zarr
@@ -27,6 +26,7 @@ from schemas.errors import CorruptChunkError, StoreError
 from schemas.layout import Dimensions, plan_arrays
 from schemas.provenance import RunInfo, differences, parse_attributes
 from schemas.run import RunWriter, store_bytes
+from tests.buckets import Served, served_folder
 
 MakeStore = Callable[..., Any]
 
@@ -532,49 +532,41 @@ def test_a_chunk_that_a_committed_cell_lacks_is_damage_and_not_nan(make_store: M
 
 
 @pytest.fixture
-def bucket() -> Iterator[Any]:
-    """An object store in memory, empty before and after."""
-    files = fsspec.filesystem("memory")
-    yield files
-    files.rm("/bucket", recursive=True)
+def served(tmp_path: Path) -> Iterator[Served]:
+    """The folder of the test's stores, over HTTP."""
+    with served_folder(tmp_path) as folder:
+        yield folder
 
 
 @pytest.mark.parametrize(("name", "key"), CHUNKS)
 def test_a_remote_store_that_lacks_a_chunk_is_damaged_too(
-    make_store: MakeStore, bucket: Any, name: str, key: str
+    make_store: MakeStore, served: Served, name: str, key: str
 ) -> None:
     made = make_store()
-    bucket.put(str(made.path), "/bucket/run.zarr", recursive=True)
-    run = Run("memory://bucket/run.zarr")
+    run = Run(f"{served.url}/run.zarr")
     for whole in made.written:
         np.testing.assert_array_equal(run.read(whole), Run(made.path).read(whole))
-    bucket.rm(f"/bucket/run.zarr/{name}/{key}")
+    (made.path / name / key).unlink()
     with pytest.raises(CorruptChunkError, match=f"{name}/{key}.*sequence 0.*the file is missing"):
         run.read(name)
     run.read(name, (slice(None), 1) if "position" not in name and "token" not in name else (1,))
 
 
-def test_what_a_remote_store_has_not_committed_reads_as_fill(make_store: MakeStore, bucket: Any) -> None:
-    bucket.put(str(make_store(commit=False).path), "/bucket/run.zarr", recursive=True)
-    assert (Run("memory://bucket/run.zarr").read("ln_attn") == ENCODINGS["bfloat16"].fill).all()
+def test_what_a_remote_store_has_not_committed_reads_as_fill(make_store: MakeStore, served: Served) -> None:
+    make_store(commit=False)
+    assert (Run(f"{served.url}/run.zarr").read("ln_attn") == ENCODINGS["bfloat16"].fill).all()
 
 
-def test_a_remote_store_is_asked_for_no_chunk_that_was_read(
-    make_store: MakeStore, bucket: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bucket.put(str(make_store().path), "/bucket/run.zarr", recursive=True)
-    run = Run("memory://bucket/run.zarr")
+def test_a_remote_store_is_asked_for_each_chunk_once(make_store: MakeStore, served: Served) -> None:
+    make_store()
+    run = Run(f"{served.url}/run.zarr")
     run.array("ln_attn")
-    asked: list[str] = []
-
-    async def exists(store: Any, key: str) -> bool:
-        asked.append(key)
-        return True
-
-    monkeypatch.setattr("zarr.storage.FsspecStore.exists", exists)
+    served.asked.clear()
     run.read("ln_attn")
-    run.read("ln_attn_layer_peak")
-    assert asked == []
+    run.committed()
+    run.complete_sequences()
+    chunks = [f"/run.zarr/ln_attn/c.{layer}.{sequence}.0.0" for layer in range(3) for sequence in range(2)]
+    assert sorted(served.asked) == sorted([*chunks, "/run.zarr/committed/c.0.0", "/run.zarr/committed/c.0.1"])
 
 
 def test_a_file_url_is_a_local_path(make_store: MakeStore) -> None:
