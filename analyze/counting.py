@@ -90,7 +90,7 @@ def _added(total: SequenceCounts, more: SequenceCounts) -> SequenceCounts:
     return SequenceCounts(
         sequence=more.sequence,
         positions=total.positions + more.positions,
-        hits=total.hits + more.hits,  # at most as many as tokens: 2**32 are more than any store's
+        hits=np.add(total.hits, more.hits, out=total.hits),  # at most as many as tokens, of which 2**32 are enough
         cells=total.cells + more.cells,
         union=None if total.union is None or more.union is None else total.union + more.union,
         largest=np.maximum(total.largest, more.largest),

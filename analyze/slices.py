@@ -55,7 +55,7 @@ def sliced_peaks(
         statistics = [LayerLevels(others, plan.question.definition.minimum_hits), UnitPositionPeaks(others)]
     with _pass(run, chosen, statistics, resources) as made:
         for sequence, found in made.by_sequence(progress):
-            excluded += found.excluded
+            excluded += _left_out(plan, chosen, found)
             layer, position = found.partials
             _check_nonfinite(run, plan, chosen, sequence, found)
             yield SequencePeaks(
@@ -79,7 +79,7 @@ def sliced_counts(
     features = plan.dimensions.features
     with _pass(run, chosen, statistics, resources) as made:
         for sequence, found in made.by_sequence(progress, "hits"):
-            excluded += found.excluded
+            excluded += _left_out(plan, chosen, found)
             _check_nonfinite(run, plan, chosen, sequence, found)
             layer = found.partials[0]
             cells = np.zeros((features, len(plan.thresholds)), np.int64)
@@ -101,6 +101,13 @@ def sliced_counts(
                 _largest(plan, layer),
                 _nonfinite(layer),
             )
+
+
+def _left_out(plan: Plan, chosen: Chosen, found: Found) -> list[Excluded]:
+    """The cells that were left out: of a block, all of its sites'."""
+    if chosen.sites == plan.sites:
+        return list(found.excluded)
+    return [replace(one, site=site) for one in found.excluded for site in plan.sites]
 
 
 def _as_units(plan: Plan) -> tuple[Chosen, tuple[str, ...]]:

@@ -66,6 +66,10 @@ class _OfLayers(Statistic):
     keeps: ClassVar[frozenset[str]] = frozenset({"site", "layer", "sequence"})
     bytes_per_value: ClassVar[int] = 32
 
+    @property
+    def beside(self) -> tuple[str, ...]:
+        return self.others
+
     def finalize(self, partials: Partials, context: Context) -> Any:
         raise NotImplementedError  # taken by sequence
 

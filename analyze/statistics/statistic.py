@@ -142,6 +142,11 @@ class Statistic(ABC):
         """The smallest magnitude whose values decide it; None where all do. Stores keep values from a floor on."""
         return None
 
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """Arrays of slices that it reads beside each piece, whose damage is the piece's own."""
+        return ()
+
     def check(self, run: Run, chosen: Chosen) -> None:  # noqa: B027
         """Raise InputError where it cannot be measured of this part of the store; by default it always can."""
 

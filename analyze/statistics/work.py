@@ -85,7 +85,9 @@ class Task:
             try:
                 if self.skip_corrupt:
                     for rows in reader.parts(array, block.sequence):
-                        reader.piece(site, array, layer, block.sequence, rows)
+                        piece = reader.piece(site, array, layer, block.sequence, rows)
+                        for name in {name for statistic in self.statistics for name in statistic.beside}:
+                            piece.beside(name)
                 self._take(reader, site, array, layer, block.sequence, found)
             except CorruptChunkError as error:
                 if not self.skip_corrupt:

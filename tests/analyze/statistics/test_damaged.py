@@ -8,6 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from analyze.answers import answer
+from analyze.question import ask
+from analyze.resources import Resources
 from analyze.statistics.exceedances import Exceedances
 from analyze.statistics.measure import measure
 from analyze.statistics.moments import Moments
@@ -52,6 +55,21 @@ def test_it_is_left_out_as_a_whole_and_told(damaged: Path, tmp_path: Path) -> No
     np.testing.assert_array_equal(found["position_peaks"].position_peak, told["position_peaks"].position_peak)
     np.testing.assert_array_equal(found["layer_peaks"].layer_peak, told["layer_peaks"].layer_peak)
     np.testing.assert_array_equal(found["moments"]["mean"], told["moments"]["mean"])
+
+
+@pytest.mark.parametrize("coverage", ["union", "mean"])
+def test_a_block_is_left_out_where_one_of_its_sites_is_damaged(damaged: Path, tmp_path: Path, coverage: str) -> None:
+    kept = {"ln_attn": VALUES.copy(), "ln_mlp": VALUES + 1}
+    for site in kept.values():
+        site[1, 0] = 0
+    write_store(tmp_path / "without.zarr", kept, position_chunk=4)
+    knobs = {"layer_unit": "block", "minimum_hits": 2, "position_coverage": coverage}
+    (found,) = answer(damaged, ask("3", **knobs), resources=Resources(skip_corrupt=True))  # type: ignore[arg-type]
+    (told,) = answer(tmp_path / "without.zarr", ask("3", **knobs))  # type: ignore[arg-type]
+    assert found.excluded == ("ln_attn of layer 1, sequence 0", "ln_mlp of layer 1, sequence 0")
+    assert list(found.features()) == list(told.features()) != []
+    with pytest.raises(CorruptChunkError, match=r"ln_mlp/c\.1\.0\.1\.0"):
+        answer(damaged, ask("3", **knobs))  # type: ignore[arg-type]
 
 
 def test_the_command_says_what_it_skipped(analyze: Command, damaged: Path) -> None:
