@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from analyze.criteria import criterion_names
 from analyze.definitions import DEFAULT_DEFINITION, DEFINITIONS
 from analyze.formats import FORMATS
-from analyze.knob_flags import KNOBS, add_knob_flags
+from analyze.knob_flags import KNOBS, PART_KNOBS, RULE_KNOBS, add_knob_flags
 from analyze.pass_flags import add_pass_flags, resources_of
 from analyze.quantisation.flags import add_quantisation_flags
 from analyze.views import VIEW_EXAMPLES, add_view_flags, asked_views, view_tables
@@ -161,7 +161,7 @@ def _pieces(arguments: argparse.Namespace) -> Iterator[str]:
 
 
 _OF_QUANTISATION = ("group_size", "alpha")
-_OF_DEFINITIONS = ("definition", "layers", "engine", "details", "features", *KNOBS)
+_OF_DEFINITIONS = ("definition", "layers", "engine", "details", "features", *RULE_KNOBS)
 
 
 def _tables(arguments: argparse.Namespace) -> Iterator[str]:
@@ -181,6 +181,7 @@ def _tables(arguments: argparse.Namespace) -> Iterator[str]:
         positions=arguments.positions,
         sites=arguments.sites,
         partial=arguments.partial,
+        **{name: getattr(arguments, name) for name in PART_KNOBS},
         progress=silent_progress if arguments.quiet else shown_progress,
         **resources_of(arguments).options(),
     )
@@ -189,7 +190,7 @@ def _tables(arguments: argparse.Namespace) -> Iterator[str]:
 
 def _quantisation(arguments: argparse.Namespace) -> Iterator[str]:
     """What --quantisation answers."""
-    others = (*_OF_DEFINITIONS, "magnitude", "positions", "criteria", "by")
+    others = (*_OF_DEFINITIONS, *PART_KNOBS, "magnitude", "positions", "criteria", "by")
     _refuse(arguments, others, "is another question than --quantisation: leave one of them out")
     from analyze.quantisation.flags import quantisation_text
 

@@ -12,10 +12,11 @@ from analyze.criteria import load_criterion
 from analyze.evaluation import evaluate_criteria
 from analyze.exceedance_tables import exceedance_table
 from analyze.exceedances import exceedances_by
+from analyze.opened import opened
+from analyze.part_of_store import PartOfStore
 from analyze.progress import Progress, silent_progress
 from analyze.quantities import counted
 from analyze.question import site_names
-from analyze.statistics.selection import Selection
 from analyze.tables import Field, Table, Value, plain
 from schemas.errors import InputError
 
@@ -40,6 +41,10 @@ def asked_tables(
     positions: str = "6%",
     sites: str | None = None,
     partial: bool = False,
+    layers_range: str | None = None,
+    positions_range: str | None = None,
+    tokens: str = "all",
+    in_gain_units: bool = False,
     progress: Progress = silent_progress,
     **options: Any,
 ) -> list[Table]:
@@ -48,20 +53,24 @@ def asked_tables(
     The words are those of the command line, ``options`` those of ``measure``.
     Raises what ``evaluate_criteria`` and ``exceedances_by`` raise.
     """
-    selection = Selection(sites=None if sites is None else site_names(sites), partial=partial)
-    if criteria is None:
-        return [
-            exceedance_table(
-                exceedances_by(
-                    store, by or "layer", magnitude, selection, positions=positions, progress=progress, **options
-                )
-            )
-            for store in stores
-        ]
-    if by not in (None, "layer"):
+    if criteria is not None and by not in (None, "layer"):
         raise InputError(f"--criteria are evaluated by layer, not by {by}: leave out --criteria, or write --by layer")
-    answers = [evaluate_criteria(store, criteria, selection, progress=progress, **options) for store in stores]
-    return [table for answer in answers for table in criterion_tables(answer, by_layer=by == "layer")]
+    if criteria is not None and in_gain_units:
+        raise InputError("--in-gain-units goes with magnitudes, which --criteria do not take: leave out one of them")
+    part = PartOfStore(layers_range, positions_range, tokens)
+    tables: list[Table] = []
+    for store in stores:
+        run = opened(store)
+        selection = part.selection(run, None if sites is None else site_names(sites), partial, in_gain_units)
+        if criteria is None:
+            found = exceedances_by(
+                run, by or "layer", magnitude, selection, positions=positions, progress=progress, **options
+            )
+            tables.append(part.told(exceedance_table(found)))
+        else:
+            answer = evaluate_criteria(run, criteria, selection, progress=progress, **options)
+            tables += [part.told(table) for table in criterion_tables(answer, by_layer=by == "layer")]
+    return tables
 
 
 def criterion_tables(answers: Mapping[str, xr.Dataset], *, by_layer: bool = False) -> list[Table]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 
-__all__ = ["KNOBS", "add_knob_flags"]
+__all__ = ["KNOBS", "PART_KNOBS", "RULE_KNOBS", "add_knob_flags"]
 
 _CHOICES: Mapping[str, tuple[tuple[str, ...], str]] = {
     "layer_unit": (("cell", "block"), "what a layer is: a (site, layer) tensor, or one layer's sites together"),
@@ -23,6 +23,9 @@ _TEXTS: Mapping[str, tuple[str, str]] = {
 }
 KNOBS = (*_CHOICES, *_TEXTS, "in_gain_units")
 """Their names, which are parameters of ``analyze.ask``."""
+PART_KNOBS = ("layers_range", "positions_range", "tokens", "in_gain_units")
+"""Those that say what of a store is looked at; --criteria and --by take them too."""
+RULE_KNOBS = tuple(name for name in KNOBS if name not in PART_KNOBS)
 
 
 def add_knob_flags(parser: argparse.ArgumentParser) -> None:

@@ -8,9 +8,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from analyze.gain import quotient_patterns
 from analyze.order import counts_at_least
 from analyze.statistics.piece import Piece
-from schemas.bits import ENCODINGS, threshold_bits
+from schemas.bits import ENCODINGS, decode, magnitude_bits, threshold_bits
 
 __all__ = ["hits_of"]
 
@@ -20,12 +21,14 @@ def hits_of(
 ) -> Any:
     """Hits of ``rows`` of a piece (None: all) at ``magnitudes``, ``by`` feature or by row: (n, magnitude) int64.
 
-    In gain units, the values divided by the gain are compared, as float32.
+    In gain units, the values divided by the gain are compared, as ``quotient_patterns`` rounds them; of a gain of 0
+    none is a hit.
     """
     encoding = ENCODINGS["float32"] if piece.in_gain_units else piece.encoding
     patterns = piece.magnitudes
     if piece.in_gain_units:
-        patterns = piece.values.view(np.uint32) & np.uint32(encoding.sign_mask - 1)
+        gain = np.where(piece.gain == 0, np.float32(np.nan), piece.gain)
+        patterns = magnitude_bits(quotient_patterns(decode(piece.stored, piece.encoding), gain), encoding)
     chosen = patterns if rows is None else patterns[rows]
     thresholds = [threshold_bits(Fraction(m), encoding) for m in magnitudes]
     edges = sorted({*thresholds, encoding.infinity + 1})

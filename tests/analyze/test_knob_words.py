@@ -15,6 +15,7 @@ from analyze.answers import answer
 from analyze.gain import quotient_patterns
 from analyze.knobs import parse_layers_range, parse_minimum_hits, parse_positions_range
 from analyze.question import ask
+from schemas.dataset import open_run
 from schemas.provenance import NormInfo
 from tests.analyze.conftest import Command
 from tests.stores import write_store
@@ -164,6 +165,30 @@ def test_a_store_of_peaks_names_the_knob_and_the_capture(tmp_path: Path) -> None
         with pytest.raises(ValueError, match=f"no slices of 'ln_attn', which {flag} reads.*--keep slices"):
             answer(tmp_path / "run.zarr", ask("6", **knobs))  # type: ignore[arg-type]
     assert answer(tmp_path / "run.zarr", ask("6", layer_unit="block", scope="pooled"))[0].outliers == 2
+
+
+def test_hits_by_layer_and_position_of_a_part(analyze: Command, noisy_store: Path) -> None:
+    part = ("--layers-range", "0,3:", "--positions-range", "1:", "--tokens", "rest")
+    _, whole, _ = analyze("--store", noisy_store, "--by", "position", "--format", "json")
+    status, out, _ = analyze("--store", noisy_store, "--by", "layer", *part, "--format", "json")
+    assert status == 0
+    (table,) = json.loads(out)["tables"]
+    assert table["notes"][-1] == "Looked at: layers 0,3:, positions 1:, tokens of class rest alone."
+    assert (table["layers_range"], table["positions_range"], table["tokens"]) == ("0,3:", "1:", "rest")
+    run = open_run(noisy_store)
+    for row in table["rows"]:
+        values = np.abs(run[row["site"]].isel(layer=row["layer"], position=slice(1, None)).values)
+        assert row["layer"] in (0, 3, 4)
+        assert row["hits"] == int((values >= 6).sum())
+    assert len(table["rows"]) == 6
+    assert json.loads(whole)["tables"][0]["notes"][-1] != table["notes"][-1]
+    status, _, told = analyze("--store", noisy_store, "--by", "layer", "--minimum-hits", "2")
+    assert status == 2
+    assert "--minimum-hits goes with a definition of outliers, not with --by" in told
+    status, out, _ = analyze("--store", noisy_store, "--criteria", "kurtosis", "--positions-range", "1:")
+    assert status == 0
+    assert "Looked at: positions 1: alone." in " ".join(out.split())
+    assert analyze("--store", noisy_store, "--criteria", "kurtosis", "--in-gain-units")[0] == 2
 
 
 def test_ranges_and_minima_as_they_are_typed() -> None:

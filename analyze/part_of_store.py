@@ -1,0 +1,61 @@
+"""Which layers, positions and tokens of a store a table is of, as typed, and the same told in the table."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from analyze.knobs import parse_layers_range, parse_positions_range
+from analyze.question import TOKENS
+from analyze.statistics.selection import Selection
+from analyze.tables import Table
+from schemas.errors import InputError
+from schemas.run import Run
+
+__all__ = ["PartOfStore"]
+
+
+@dataclass(frozen=True)
+class PartOfStore:
+    """What ``--layers-range``, ``--positions-range`` and ``--tokens`` say; None and ``all`` leave nothing out."""
+
+    layers_range: str | None = None
+    positions_range: str | None = None
+    tokens: str = "all"
+
+    def selection(self, run: Run, sites: tuple[str, ...] | None, partial: bool, in_gain_units: bool) -> Selection:
+        """That part of ``run``; raises InputError for a range or class that it has not."""
+        d = run.dimensions
+        layers = positions = None
+        if self.layers_range is not None:
+            layers = parse_layers_range(self.layers_range).of(d.layers, run.path)
+        if self.positions_range is not None:
+            found = parse_positions_range(self.positions_range).of(d.positions, run.path)
+            positions = (found[0], found[-1] + 1)
+        if self.tokens not in TOKENS:
+            raise InputError(f"no class of tokens is called {self.tokens!r}; --tokens takes: {', '.join(TOKENS)}")
+        return Selection(
+            sites=sites,
+            layers=layers,
+            positions=positions,
+            tokens=None if self.tokens == "all" else self.tokens,
+            in_gain_units=in_gain_units,
+            partial=partial,
+        )
+
+    def told(self, table: Table) -> Table:
+        """``table`` with what was looked at, where that is not everything, in a note and for programs."""
+        parts = [
+            f"{noun} {text}"
+            for noun, text in (("layers", self.layers_range), ("positions", self.positions_range))
+            if text is not None
+        ]
+        if self.tokens != "all":
+            parts.append(f"tokens of class {self.tokens}")
+        if not parts:
+            return table
+        return dataclasses.replace(
+            table,
+            notes=(*table.notes, f"Looked at: {', '.join(parts)} alone."),
+            about={**table.about, **dataclasses.asdict(self)},
+        )
