@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +13,10 @@ import numpy.typing as npt
 
 from analyze.order import kth_largest
 from analyze.plan import Plan
+from schemas.chunk_reading import read_whole_chunks
 from schemas.errors import StoreError
 from schemas.layout import layer_peak_name, nonfinite_name, position_peak_name
-from schemas.run import Run
+from schemas.run import Run, is_url
 
 __all__ = ["PeakSource", "SequencePeaks", "critical_patterns", "stored_peaks"]
 
@@ -41,22 +44,37 @@ PeakSource = Callable[[], Iterator[SequencePeaks]]
 
 
 def stored_peaks(run: Run, plan: Plan) -> Iterator[SequencePeaks]:
-    """The peaks that the store holds, one sequence in memory at a time.
+    """The peaks that the store holds, two sequences in memory at a time.
 
     Raises StoreError where a peak was never written although its cell is committed, CorruptChunkError where a chunk
     fails its checksum.
     """
-    for sequence in plan.sequences:
-        layer = np.stack([_read(run, layer_peak_name(a), (slice(None), sequence)) for a in plan.arrays])
-        position = _read(run, position_peak_name(plan.arrays[0]), (sequence,))
-        for array in plan.arrays[1:]:
-            np.maximum(position, _read(run, position_peak_name(array), (sequence,)), out=position)
-        nonfinite = sum(int(run.read(nonfinite_name(a), (slice(None), sequence)).sum()) for a in plan.arrays)
-        yield SequencePeaks(sequence, layer, position, nonfinite)
+    with ThreadPoolExecutor(1, thread_name_prefix="peaks") as ahead:  # the next is read while one is looked at
+        waiting = [ahead.submit(_peaks_of, run, plan, sequence) for sequence in plan.sequences[:1]]
+        for following in (*plan.sequences[1:], None):
+            peaks = waiting.pop().result()
+            if following is not None:
+                waiting.append(ahead.submit(_peaks_of, run, plan, following))
+            yield peaks
+
+
+def _peaks_of(run: Run, plan: Plan, sequence: int) -> SequencePeaks:
+    layer = np.stack([_read(run, layer_peak_name(a), (slice(None), sequence)) for a in plan.arrays])
+    position = _read(run, position_peak_name(plan.arrays[0]), (sequence,))
+    for array in plan.arrays[1:]:
+        np.maximum(position, _read(run, position_peak_name(array), (sequence,)), out=position)
+    nonfinite = sum(int(_stored(run, nonfinite_name(a), (slice(None), sequence)).sum()) for a in plan.arrays)
+    return SequencePeaks(sequence, layer, position, nonfinite)
+
+
+def _stored(run: Run, name: str, index: tuple[int | slice, ...]) -> Patterns:
+    """``run.read(name, index)``, without zarr-python where whole chunks of local files are read."""
+    held = None if is_url(run.path) else read_whole_chunks(os.path.join(run.path, name), run.array(name), index)
+    return run.read(name, index) if held is None else held
 
 
 def _read(run: Run, name: str, index: tuple[int | slice, ...]) -> Patterns:
-    patterns: Patterns = run.read(name, index).view(run.encoding.unsigned)
+    patterns: Patterns = _stored(run, name, index).view(run.encoding.unsigned)
     if patterns.max(initial=0) > run.encoding.infinity:
         raise StoreError(
             f"{run.path}: {name} of sequence {index[-1]} has values that were never written, although the store says "

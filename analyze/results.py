@@ -109,7 +109,9 @@ def assemble(
 ) -> list[Result]:
     """A result for each magnitude of the plan's question, in its order."""
     by_threshold = [tally.by_sequence(*at) for at in enumerate(plan.thresholds)]
-    intervals = mean_intervals(np.stack(by_threshold, axis=1))
+    # Many thresholds count the same features.
+    different, same = np.unique(np.stack(by_threshold, axis=1), axis=1, return_inverse=True)
+    intervals = mean_intervals(different)
     results = []
     for magnitude, threshold in zip(plan.question.magnitudes, plan.threshold_of, strict=True):
         rows = tally.units.rows(threshold, plan.thresholds[threshold])
@@ -123,7 +125,7 @@ def assemble(
                 outliers=rows.size,
                 unique_features=int(np.unique(tally.units.feature[rows]).size),
                 by_sequence=tuple(by_threshold[threshold].tolist()),
-                interval=intervals[threshold],
+                interval=intervals[int(same.ravel()[threshold])],
                 mean_layer_percent=_mean_percent(coverage.layers, coverage.layers_total),
                 mean_position_percent=_mean_percent(coverage.positions, coverage.positions_total),
                 nonfinite=tally.nonfinite,

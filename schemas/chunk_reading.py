@@ -18,7 +18,9 @@ from numcodecs import blosc
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec
 from zarr.codecs.bytes import Endian
 
-__all__ = ["ChunkReader", "UnreadableChunkError"]
+from schemas.grid import Index, bounds, covers_chunks, pieces, slices
+
+__all__ = ["ChunkReader", "UnreadableChunkError", "read_whole_chunks"]
 
 _CHECKSUM_BYTES = 4
 _DECODED_BYTES = slice(4, 8)
@@ -67,6 +69,30 @@ class ChunkReader:
             blosc.decompress(body, into)
         except (RuntimeError, ValueError) as error:
             raise UnreadableChunkError(str(error)) from None
+
+
+def read_whole_chunks(folder: str, array: zarr.Array[Any], index: Index) -> npt.NDArray[Any] | None:
+    """``array[index]`` of the ``array`` in a local ``folder``; None where zarr-python is to read it.
+
+    So it is where ``index`` touches chunks in part or beyond the array's end, or where one cannot be read.
+    """
+    whole = all(stop % chunk == 0 for (_, stop), chunk in zip(bounds(array, index), array.chunks, strict=True))
+    reader = ChunkReader.of(folder, array) if whole and covers_chunks(array, index) else None
+    if reader is None:
+        return None
+    values = np.empty([len(range(*picked.indices(size))) for picked, size in slices(array, index)], array.dtype)
+    try:
+        for coordinates, place in pieces(array, index):
+            part = values[place]
+            if part.flags.c_contiguous:
+                reader.read(coordinates, part)
+            else:
+                chunk = np.empty(part.shape, array.dtype)
+                reader.read(coordinates, chunk)
+                part[...] = chunk
+    except UnreadableChunkError:
+        return None
+    return values
 
 
 def _contents(path: str) -> tuple[bytes, bytes]:

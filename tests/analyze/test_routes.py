@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analyze import tally
+from analyze import peaks, tally
 from analyze.answers import answer
 from analyze.question import ask
 from analyze.statistics.cells import CellReader
@@ -25,11 +26,11 @@ from tests.stores import write_store
 def test_both_routes_say_the_same(world: World, layers: str, positions: str, preset: str) -> None:
     with stored(world) as (path, _):
         shares = {"layers": layers, "positions": positions, "definition": preset}
-        peaks = answer(path, ask("0.5:13:0.5", engine="peaks", **shares))  # type: ignore[arg-type]
+        from_peaks = answer(path, ask("0.5:13:0.5", engine="peaks", **shares))  # type: ignore[arg-type]
         slices = answer(path, ask("0.5:13:0.5", engine="slices", **shares))  # type: ignore[arg-type]
-        assert {result.plan.answered_from for result in peaks} == {"peaks"}
+        assert {result.plan.answered_from for result in from_peaks} == {"peaks"}
         assert {result.plan.answered_from for result in slices} == {"slices"}
-        assert [content(result) for result in peaks] == [content(result) for result in slices]
+        assert [content(result) for result in from_peaks] == [content(result) for result in slices]
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -52,39 +53,46 @@ def test_a_sweep_is_its_single_questions(noisy_store: Path, preset: str, details
     assert sweep[0].outliers > 0
 
 
-def test_a_sweep_reads_the_peaks_once(noisy_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read: list[str] = []
-    original = Run.read
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the arrays that are read from now on, by zarr-python or without it; a read each."""
+    names: list[str] = []
+    original, thin = Run.read, peaks.read_whole_chunks
 
-    def counted(self: Run, name: str, index: tuple[int | slice, ...] = ()) -> object:
-        read.append(name)
+    def counted(self: Run, name: str, index: tuple[int | slice, ...] = ()) -> Any:
+        names.append(name)
         return original(self, name, index)
 
+    def thinly(folder: str, array: Any, index: tuple[int | slice, ...]) -> Any:
+        found = thin(folder, array, index)
+        if found is not None:
+            names.append(Path(folder).name)
+        return found
+
     monkeypatch.setattr(Run, "read", counted)
+    monkeypatch.setattr(peaks, "read_whole_chunks", thinly)
+    return names
+
+
+def test_a_sweep_reads_the_peaks_once(noisy_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = reads(monkeypatch)
     answer(noisy_store, ask("2:12:0.01"))
     assert read.count(position_peak_name("ln_attn")) == 4
     assert read.count("ln_attn") == 0
 
 
 def test_the_slices_route_reads_no_stored_peak(noisy_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read: set[str] = set()
-    original = Run.read
+    read = reads(monkeypatch)
 
-    def counted(self: Run, name: str, index: tuple[int | slice, ...] = ()) -> object:
-        read.add(name)
-        return original(self, name, index)
-
-    def thinly(self: CellReader, array: str, *rest: object) -> object:
-        read.add(array)
+    def of_cell(self: CellReader, array: str, *rest: object) -> object:
+        read.append(array)
         return rows(self, array, *rest)  # type: ignore[arg-type]
 
     rows = CellReader._rows
-    monkeypatch.setattr(Run, "read", counted)
-    monkeypatch.setattr(CellReader, "_rows", thinly)
+    monkeypatch.setattr(CellReader, "_rows", of_cell)
     answer(noisy_store, ask("6", engine="slices", details=True))
-    assert {"ln_attn", "ln_mlp"} <= read
-    peaks = {name(site) for site in ("ln_attn", "ln_mlp") for name in (layer_peak_name, position_peak_name)}
-    assert not read & peaks
+    assert {"ln_attn", "ln_mlp"} <= set(read)
+    stored_peaks = {name(site) for site in ("ln_attn", "ln_mlp") for name in (layer_peak_name, position_peak_name)}
+    assert not set(read) & stored_peaks
 
 
 @pytest.mark.parametrize("preset", ["llm-int8", "llm-int8-block"])
@@ -118,8 +126,8 @@ def copied_peaks(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def test_a_store_of_peaks_answers_from_them(copied_peaks: tuple[Path, Path]) -> None:
-    whole, peaks = (answer(path, ask("2:8:1")) for path in copied_peaks)
-    assert [content(result) for result in whole] == [content(result) for result in peaks]
+    whole, alone = (answer(path, ask("2:8:1")) for path in copied_peaks)
+    assert [content(result) for result in whole] == [content(result) for result in alone]
 
 
 @pytest.mark.parametrize("flag", ["--engine slices", "--details"])

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 import zarr
 
-from schemas.chunk_reading import ChunkReader, UnreadableChunkError
+from schemas.chunk_reading import ChunkReader, UnreadableChunkError, read_whole_chunks
 from schemas.codecs import CODECS, codecs_of
 
 RANDOM = np.random.default_rng(5)
@@ -62,3 +62,47 @@ def test_damage_is_found(tmp_path: Path, harm: str) -> None:
         file.write_bytes({"empty": b"", "short": bytes(data[:3])}.get(harm, bytes(data)))
     with pytest.raises(UnreadableChunkError):
         reader.read((1, 0), np.empty((2, 16), np.uint16))
+
+
+@pytest.mark.parametrize(
+    ("index", "thin"),
+    [
+        ((slice(0, 4), slice(0, 16)), True),
+        ((slice(2, 6), slice(0, 32)), True),
+        ((slice(None), slice(None)), True),
+        ((), True),
+        ((slice(4, 8), slice(16, 32)), True),
+        ((slice(0, 3), slice(None)), False),
+        ((1, slice(None)), False),
+        ((slice(None), slice(1, 32)), False),
+    ],
+)
+def test_selections_of_whole_chunks_are_what_zarr_reads(tmp_path: Path, index: Any, thin: bool) -> None:
+    values = RANDOM.integers(0, 2**15, (8, 32)).astype(np.uint16)
+    made = zarr.create_array(
+        zarr.storage.LocalStore(tmp_path),
+        shape=(8, 32),
+        chunks=(2, 16),
+        dtype="uint16",
+        **codecs_of("lz4-5-shuffle", 2),
+    )
+    made[...] = values
+    read = read_whole_chunks(str(tmp_path), made, index)
+    assert (read is not None) == thin
+    if read is not None:
+        np.testing.assert_array_equal(read, values[index])
+
+
+def test_what_zarr_is_to_read_is_left_to_it(tmp_path: Path) -> None:
+    made, _ = array(tmp_path / "ragged", "uint16", **codecs_of("lz4-5-shuffle", 2))
+    assert read_whole_chunks(str(tmp_path / "ragged"), made, ()) is None  # its last chunks reach beyond its end
+    values = RANDOM.integers(0, 2**15, (4, 16)).astype(np.uint16)
+    made = zarr.create_array(
+        zarr.storage.LocalStore(tmp_path / "a"), shape=(4, 16), chunks=(1, 16), dtype="uint16",
+        **codecs_of("lz4-5-shuffle", 2),
+    )  # fmt: skip
+    made[...] = values
+    row = read_whole_chunks(str(tmp_path / "a"), made, (2,))
+    np.testing.assert_array_equal(row, values[2])
+    (tmp_path / "a" / "c" / "2" / "0").unlink()
+    assert read_whole_chunks(str(tmp_path / "a"), made, ()) is None
