@@ -109,7 +109,9 @@ def test_the_demo_says_whether_it_holds(
     assert upcycled.main([*asked, "--stores", str(tmp_path / "good")]) == 0
     printed = capsys.readouterr().out
     rows = [line.split() for line in printed.splitlines() if line.startswith("llama-")]
-    assert [row[0] for row in rows] == ["llama-tiny", "llama-moe"]
+    assert [row[0] for row in rows[:2]] == ["llama-tiny", "llama-moe"]
+    assert [row[0] for row in rows[2:]] == ["llama-tiny", "llama-moe"]  # perplexity and precision
+    assert rows[2][1:] == rows[3][1:]
     assert rows[0][-4:] == rows[1][-4:]
     assert "The two rows agree: " in printed
     assert list((tmp_path / "cache").iterdir()) == []
