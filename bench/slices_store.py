@@ -15,7 +15,7 @@ from schemas.layout import Dimensions, layer_peak_name, nonfinite_name, plan_arr
 from schemas.provenance import CorpusInfo, ModelInfo, RunInfo, SiteInfo, SoftwareInfo
 from schemas.run import RunWriter
 
-__all__ = ["SITES", "write_slices"]
+__all__ = ["SITES", "generated_info", "write_slices"]
 
 SITES = ("ln_attn", "ln_mlp")
 SOFTWARE = SoftwareInfo(
@@ -31,7 +31,7 @@ def write_slices(path: Path, dimensions: Dimensions) -> None:
     Like norm outputs: normal values times a gain of each feature, of which a few are outliers at most positions.
     """
     d, encoding = dimensions, encoding_named("bfloat16")
-    create_run(path, _info(d), plan_arrays(d, SITES, encoding), {})
+    create_run(path, generated_info(d), plan_arrays(d, SITES, encoding), {})
     writer = RunWriter(path)
     random = np.random.default_rng(0)
     cells = [(i, q) for q in range(d.sequences) for i in range(d.layers)]
@@ -67,7 +67,8 @@ def _cell(random: np.random.Generator, d: Dimensions) -> npt.NDArray[Any]:
     return patterns
 
 
-def _info(d: Dimensions) -> RunInfo:
+def generated_info(d: Dimensions) -> RunInfo:
+    """Provenance of a store of these dimensions that no model was run for."""
     model = ModelInfo(
         name="bench",
         id="bench",

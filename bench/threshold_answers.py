@@ -14,16 +14,15 @@ import numpy as np
 from analyze import answer, ask
 from analyze.asking import sweep as outliers_sweep
 from bench.rounds import Comparison, compare
+from bench.slices_store import SITES, generated_info
 from schemas.bits import decode, encoding_named
 from schemas.create import create_run
 from schemas.layout import Dimensions, layer_peak_name, nonfinite_name, plan_arrays, position_peak_name
-from schemas.provenance import CorpusInfo, ModelInfo, RunInfo, SiteInfo, SoftwareInfo
 from schemas.run import Run, RunWriter
 
 __all__ = ["run"]
 
 DIMENSIONS = Dimensions(layers=48, sequences=16, positions=2048, features=2048)
-SITES = ("ln_attn", "ln_mlp")
 SWEEP = "2:12:0.25"
 
 
@@ -72,37 +71,7 @@ def _command(store: Path, magnitudes: str) -> None:
 def _write_peaks(path: Path) -> None:
     encoding = encoding_named("bfloat16")
     d = DIMENSIONS
-    model = ModelInfo(
-        name="bench",
-        id="bench",
-        architecture="none",
-        model_type="none",
-        layers=d.layers,
-        hidden_size=d.features,
-        vocabulary_size=1,
-        total_parameters=0,
-        active_parameters=0,
-        native_dtype="bfloat16",
-        compute_dtype="bfloat16",
-        stored_dtype="bfloat16",
-    )
-    corpus = CorpusInfo(
-        source="random", sequences=d.sequences, length=d.positions, token_sha256="", tokenizer_sha256=""
-    )
-    software = SoftwareInfo(
-        outlier_features="0", python="", torch="", transformers="", zarr="", engine="none", device="cpu", batch_size=1
-    )
-    info = RunInfo(
-        created="",
-        command=["capture"],
-        bits="bfloat16",
-        sites={site: SiteInfo() for site in SITES},
-        model=model,
-        corpus=corpus,
-        software=software,
-        signature={},
-    )
-    create_run(path, info, plan_arrays(d, SITES, encoding, slices=False), {})
+    create_run(path, generated_info(d), plan_arrays(d, SITES, encoding, slices=False), {})
     writer = RunWriter(path)
     random = np.random.default_rng(0)
     gain = random.lognormal(0.0, 0.5, d.features)
