@@ -27,7 +27,7 @@ from analyze.statistics.peaks import LayerPeaks, PositionPeaks
 from analyze.statistics.piece import Piece
 from analyze.statistics.scheduler import open_scheduler
 from analyze.statistics.selection import Chosen
-from analyze.statistics.statistic import Key, Partial, Partials, Statistic
+from analyze.statistics.statistic import Key, Partial, Partials, Reduction
 from analyze.statistics.work import Excluded, Found
 from schemas.errors import StoreError
 from schemas.layout import nonfinite_name
@@ -50,7 +50,7 @@ def sliced_peaks(
     """
     chosen, others = _as_units(plan) if plan.minimum_hits > 1 else (plan.chosen, ())
     plain = plan.minimum_hits == 1 and not chosen.in_gain_units
-    statistics: list[Statistic] = [LayerPeaks(), PositionPeaks()]
+    statistics: list[Reduction] = [LayerPeaks(), PositionPeaks()]
     if not plain:
         statistics = [LayerLevels(others, plan.question.definition.minimum_hits), UnitPositionPeaks(others)]
     with _pass(run, chosen, statistics, resources) as made:
@@ -73,7 +73,7 @@ def sliced_counts(
     """Hits of each analysed sequence at the plan's thresholds; otherwise as ``sliced_peaks``."""
     chosen, others = _as_units(plan)
     union = plan.question.definition.position_coverage == "union"
-    statistics: list[Statistic] = [LayerUnitHits(others, plan.thresholds)]
+    statistics: list[Reduction] = [LayerUnitHits(others, plan.thresholds)]
     if union:
         statistics.append(UnitPositionPeaks(others))
     features = plan.dimensions.features
@@ -119,7 +119,7 @@ def _as_units(plan: Plan) -> tuple[Chosen, tuple[str, ...]]:
 
 
 @contextmanager
-def _pass(run: Run, chosen: Chosen, statistics: list[Statistic], resources: Resources) -> Iterator[Pass]:
+def _pass(run: Run, chosen: Chosen, statistics: list[Reduction], resources: Resources) -> Iterator[Pass]:
     with open_scheduler(resources.scheduler, resources.processors) as scheduler:
         plan = prepare(run, chosen, statistics, resources, scheduler, streamed=True)
         yield Pass(run.path, plan, statistics, scheduler, resources.skip_corrupt)
@@ -188,7 +188,7 @@ def _check_nonfinite(run: Run, plan: Plan, chosen: Chosen, sequence: int, found:
 
 
 @dataclass(frozen=True)
-class _KernelSums(Statistic):
+class _KernelSums(Reduction):
     """The sum over one sequence's pieces of what a function of their signed patterns counts."""
 
     kernel: Callable[[Patterns], Counts]
@@ -205,9 +205,6 @@ class _KernelSums(Statistic):
 
     def combine(self, first: Partial, second: Partial) -> Partial:
         return {"sum": first["sum"] + second["sum"]}
-
-    def finalize(self, partials: Partials, context: Any) -> Any:
-        raise NotImplementedError  # its sums are taken by sequence
 
 
 def summed_over_slices(

@@ -11,7 +11,7 @@ from analyze.statistics.exceedances import Exceedances
 from analyze.statistics.peak_reduction import reduce_piece
 from analyze.statistics.peaks import LayerPeaks, PositionPeaks
 from analyze.statistics.piece import Piece
-from analyze.statistics.statistic import Key, Partial, Statistic
+from analyze.statistics.statistic import Key, Partial, Reduction
 
 __all__ = ["Fusion"]
 
@@ -27,7 +27,7 @@ class Fusion:
     exceedances: int | None
 
     @staticmethod
-    def of(statistics: Sequence[Statistic], in_gain_units: bool) -> Fusion:
+    def of(statistics: Sequence[Reduction], in_gain_units: bool) -> Fusion:
         """Those among ``statistics``; in gain units none, since it is not the stored patterns that are counted."""
         if in_gain_units:
             return Fusion(None, None, None)
@@ -39,7 +39,7 @@ class Fusion:
         """Their places."""
         return frozenset({self.layer_peaks, self.position_peaks, self.exceedances} - {None})  # type: ignore[arg-type]
 
-    def take(self, statistics: Sequence[Statistic], piece: Piece, found: Found) -> None:
+    def take(self, statistics: Sequence[Reduction], piece: Piece, found: Found) -> None:
         """Add what ``piece`` contributes to ``found``, whose position peaks are raised in place."""
         if not self.members:
             return
@@ -62,7 +62,7 @@ class Fusion:
             add(counting, piece, counting.of_hits(reduced.hits, piece), found[self.exceedances])
 
 
-def add(statistic: Statistic, piece: Piece, partial: Partial, held: dict[Key, Partial]) -> None:
+def add(statistic: Reduction, piece: Piece, partial: Partial, held: dict[Key, Partial]) -> None:
     """Combine a piece's partial with what is held under its key."""
     key = statistic.key(piece)
     held[key] = statistic.combine(held[key], partial) if key in held else partial

@@ -17,7 +17,7 @@ from analyze.gain import quotient_patterns
 from analyze.order import counts_at_least, kth_largest
 from analyze.statistics.peak_reduction import reduce_piece
 from analyze.statistics.piece import Piece
-from analyze.statistics.statistic import Context, Partial, Partials, Statistic
+from analyze.statistics.statistic import Partial, Reduction
 from schemas.bits import ENCODINGS, decode, magnitude_bits
 from schemas.errors import InputError
 from schemas.layout import norm_array_name
@@ -58,7 +58,7 @@ def _unit(piece: Piece, others: tuple[str, ...]) -> tuple[Patterns, list[Pattern
 
 
 @dataclass(frozen=True)
-class _OfLayers(Statistic):
+class _OfLayers(Reduction):
     """``others``: arrays of the block's other sites; none where a layer is a cell."""
 
     others: tuple[str, ...] = ()
@@ -69,9 +69,6 @@ class _OfLayers(Statistic):
     @property
     def beside(self) -> tuple[str, ...]:
         return self.others
-
-    def finalize(self, partials: Partials, context: Context) -> Any:
-        raise NotImplementedError  # taken by sequence
 
 
 @dataclass(frozen=True)
@@ -129,7 +126,7 @@ class LayerLevels(_OfLayers):
         return {"level": level, "layer_peak": peak, "nonfinite": np.array(nonfinite)}
 
     def combine(self, first: Partial, second: Partial) -> Partial:
-        raise NotImplementedError  # a layer of a sequence is one piece
+        raise AssertionError("a layer of a sequence is one piece: there are no two to combine")
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from analyze.statistics.pass_plan import PassPlan, plan_pass
 from analyze.statistics.passes import Pass
 from analyze.statistics.scheduler import Scheduler, open_scheduler
 from analyze.statistics.selection import EVERYTHING, Chosen, Selection, choose
-from analyze.statistics.statistic import Context, Key, Partial, Statistic
+from analyze.statistics.statistic import Context, Key, Partial, Reduction, Statistic
 from analyze.statistics.work import Excluded, merged
 from schemas.bits import threshold_bits
 from schemas.errors import StoreError
@@ -31,7 +31,7 @@ __all__ = ["measure", "prepare"]
 def prepare(
     run: Run,
     chosen: Chosen,
-    statistics: Sequence[Statistic],
+    statistics: Sequence[Reduction],
     resources: Resources,
     scheduler: Scheduler,
     *,
@@ -136,7 +136,7 @@ def _one_pass(
     return total.partials, total.excluded
 
 
-def _require(run: Run, chosen: Chosen, statistic: Statistic) -> None:
+def _require(run: Run, chosen: Chosen, statistic: Reduction) -> None:
     """Raise where the store lacks what the statistic reads."""
     for array in chosen.arrays:
         for pattern in statistic.needs:
@@ -146,7 +146,7 @@ def _require(run: Run, chosen: Chosen, statistic: Statistic) -> None:
     statistic.check(run, chosen)
 
 
-def _require_values(run: Run, statistic: Statistic) -> None:
+def _require_values(run: Run, statistic: Reduction) -> None:
     """Raise StoreError where the statistic needs values that the store's slices do not keep."""
     floor, least = run.retention.floor, statistic.least_magnitude
     kept = run.retention.least_pattern(run.encoding)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from analyze.memory import bytes_text
 from analyze.statistics.selection import Chosen
-from analyze.statistics.statistic import Statistic
+from analyze.statistics.statistic import Reduction
 from analyze.statistics.work import Block
 from schemas.errors import InputError
 from schemas.run import Run
@@ -70,7 +70,7 @@ def _peak(base: int, more: int) -> int:
 def plan_pass(
     run: Run,
     chosen: Chosen,
-    statistics: Sequence[Statistic],
+    statistics: Sequence[Reduction],
     *,
     memory_limit: int,
     threads: int,

@@ -18,7 +18,7 @@ from dask.delayed import delayed
 from analyze.progress import Progress
 from analyze.statistics.pass_plan import PassPlan
 from analyze.statistics.scheduler import Scheduler
-from analyze.statistics.statistic import Statistic
+from analyze.statistics.statistic import Reduction
 from analyze.statistics.work import Found, Task, forget_stores, merged
 
 __all__ = ["Pass"]
@@ -31,7 +31,7 @@ class Pass:
         self,
         path: str,
         plan: PassPlan,
-        statistics: Sequence[Statistic],
+        statistics: Sequence[Reduction],
         scheduler: Scheduler,
         skip: bool,
     ) -> None:
@@ -73,9 +73,9 @@ def _node(function: Any, *inputs: Any) -> Any:
     return delayed(function, pure=False)(*inputs)
 
 
-def _of_sequence(statistics: Sequence[Statistic], *blocks: Found) -> Found:
+def _of_sequence(statistics: Sequence[Reduction], *blocks: Found) -> Found:
     return merged(statistics, (found.keeping(statistics, True) for found in blocks))
 
 
-def _folded(statistics: Sequence[Statistic], *several: Found) -> Found:
+def _folded(statistics: Sequence[Reduction], *several: Found) -> Found:
     return merged(statistics, (found.keeping(statistics, False) for found in several))

@@ -20,7 +20,7 @@ from schemas.run import Run
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["Context", "Key", "Partial", "Partials", "Statistic"]
+__all__ = ["Context", "Key", "Partial", "Partials", "Reduction", "Statistic"]
 
 Partial = dict[str, npt.NDArray[Any]]
 """What is known of some pieces: a few small arrays by name."""
@@ -113,8 +113,8 @@ class _Held:
         return self._absent if held is None else held[self._name]
 
 
-class Statistic(ABC):
-    """A statistic with its parameters: a frozen dataclass, so that it can be sent to other processes and cached.
+class Reduction(ABC):
+    """What a pass takes of the pieces, with its parameters: a frozen dataclass, so that processes can be sent it.
 
     ``keeps``: by which of ``site``, ``layer``, ``sequence`` and ``start`` (parts of a cell's positions) partials are
     kept apart; over the others they are combined. ``in_parts``: whether a cell of one sequence may be given as several
@@ -154,10 +154,6 @@ class Statistic(ABC):
         """Memory of the partial of a piece, at most."""
         return 64 * features
 
-    def follow(self, partials: Partials, context: Context) -> Statistic | None:
-        """The statistic of a second pass that gives the result, where one pass cannot; by default none is needed."""
-        return None
-
     @abstractmethod
     def chunk(self, piece: Piece) -> Partial:
         """What the piece contributes."""
@@ -165,10 +161,6 @@ class Statistic(ABC):
     @abstractmethod
     def combine(self, first: Partial, second: Partial) -> Partial:
         """What two partials contribute together; neither is changed."""
-
-    @abstractmethod
-    def finalize(self, partials: Partials, context: Context) -> xr.Dataset:
-        """The result."""
 
     def key(self, piece: Piece) -> Key:
         """Under which the piece's partial is kept."""
@@ -179,3 +171,15 @@ class Statistic(ABC):
             piece.sequence if "sequence" in k else None,
             piece.start if "start" in k else None,
         )
+
+
+class Statistic(Reduction):
+    """A reduction whose partials make a Dataset, so that it can be asked for by name."""
+
+    def follow(self, partials: Partials, context: Context) -> Statistic | None:
+        """The statistic of a second pass that gives the result, where one pass cannot; by default none is needed."""
+        return None
+
+    @abstractmethod
+    def finalize(self, partials: Partials, context: Context) -> xr.Dataset:
+        """The result."""

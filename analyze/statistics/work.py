@@ -10,7 +10,7 @@ from analyze.statistics.cells import CellReader
 from analyze.statistics.fusion import Fusion, add
 from analyze.statistics.piece import Piece
 from analyze.statistics.selection import Chosen
-from analyze.statistics.statistic import Key, Partial, Statistic
+from analyze.statistics.statistic import Key, Partial, Reduction
 from schemas.errors import CorruptChunkError
 from schemas.run import Run
 
@@ -42,7 +42,7 @@ class Found:
     partials: tuple[dict[Key, Partial], ...]
     excluded: tuple[Excluded, ...] = ()
 
-    def keeping(self, statistics: Sequence[Statistic], sequence: bool) -> Found:
+    def keeping(self, statistics: Sequence[Reduction], sequence: bool) -> Found:
         """That of the statistics that keep sequences apart, with what was left out; or else of those that do not."""
         wanted = [("sequence" in statistic.keeps) == sequence for statistic in statistics]
         kept = tuple(held if want else {} for held, want in zip(self.partials, wanted, strict=True))
@@ -67,7 +67,7 @@ class Task:
     path: str
     number: str
     chosen: Chosen
-    statistics: tuple[Statistic, ...]
+    statistics: tuple[Reduction, ...]
     skip_corrupt: bool
     fusion: Fusion = field(init=False)
 
@@ -118,7 +118,7 @@ class Task:
         yield whole, True
 
 
-def merged(statistics: Sequence[Statistic], several: Iterable[Found]) -> Found:
+def merged(statistics: Sequence[Reduction], several: Iterable[Found]) -> Found:
     """All of them together, in their order; none is changed."""
     partials: tuple[dict[Key, Partial], ...] = tuple({} for _ in statistics)
     excluded: tuple[Excluded, ...] = ()
