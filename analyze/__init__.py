@@ -16,9 +16,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from analyze.answers import answer as answer
-    from analyze.asking import outliers as outliers
-    from analyze.asking import sweep as sweep
     from analyze.between.compare import compare as compare
     from analyze.between.difference import diff as diff
     from analyze.between.emergence import emergence as emergence
@@ -26,40 +23,43 @@ if TYPE_CHECKING:
     from analyze.chance.asking import overlap as overlap
     from analyze.chance.asking import saturation as saturation
     from analyze.criteria import criterion_names as criterion_names
-    from analyze.definitions import DEFINITIONS as DEFINITIONS
-    from analyze.evaluation import evaluate_criteria as evaluate_criteria
-    from analyze.exceedances import exceedances_by as exceedances_by
+    from analyze.evaluation.evaluate import evaluate_criteria as evaluate_criteria
+    from analyze.evaluation.exceedances import exceedances_by as exceedances_by
     from analyze.formats import render as render
     from analyze.formats import render_tables as render_tables
     from analyze.measured import statistics as statistics
     from analyze.quantisation.answer import quantisation_errors as quantisation_errors
-    from analyze.question import Question as Question
-    from analyze.question import ask as ask
-    from analyze.results import Result as Result
+    from analyze.thresholds.answers import answer as answer
+    from analyze.thresholds.asking import outliers as outliers
+    from analyze.thresholds.asking import sweep as sweep
+    from analyze.thresholds.definitions import DEFINITIONS as DEFINITIONS
+    from analyze.thresholds.question import Question as Question
+    from analyze.thresholds.question import ask as ask
+    from analyze.thresholds.results import Result as Result
     from schemas.dataset import open_run as open_run
 
 _HOMES = {
-    "DEFINITIONS": "analyze.definitions",
-    "Question": "analyze.question",
-    "Result": "analyze.results",
-    "answer": "analyze.answers",
-    "ask": "analyze.question",
+    "DEFINITIONS": "analyze.thresholds.definitions",
+    "Question": "analyze.thresholds.question",
+    "Result": "analyze.thresholds.results",
+    "answer": "analyze.thresholds.answers",
+    "ask": "analyze.thresholds.question",
     "compare": "analyze.between.compare",
     "criterion_names": "analyze.criteria",
     "diff": "analyze.between.difference",
     "emergence": "analyze.between.emergence",
-    "evaluate_criteria": "analyze.evaluation",
-    "exceedances_by": "analyze.exceedances",
+    "evaluate_criteria": "analyze.evaluation.evaluate",
+    "exceedances_by": "analyze.evaluation.exceedances",
     "null": "analyze.chance.asking",
     "open_run": "schemas.dataset",
-    "outliers": "analyze.asking",
+    "outliers": "analyze.thresholds.asking",
     "overlap": "analyze.chance.asking",
     "quantisation_errors": "analyze.quantisation.answer",
     "render": "analyze.formats",
     "render_tables": "analyze.formats",
     "saturation": "analyze.chance.asking",
     "statistics": "analyze.measured",
-    "sweep": "analyze.asking",
+    "sweep": "analyze.thresholds.asking",
 }
 
 __all__ = list(_HOMES)

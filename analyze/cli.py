@@ -8,12 +8,12 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from analyze.criteria import criterion_names
-from analyze.definitions import DEFAULT_DEFINITION, DEFINITIONS
+from analyze.flags.knobs import KNOBS, PART_KNOBS, RULE_KNOBS, add_knob_flags
+from analyze.flags.passes import add_pass_flags, resources_of
+from analyze.flags.views import VIEW_EXAMPLES, add_view_flags, asked_views, view_tables
 from analyze.formats import FORMATS
-from analyze.knob_flags import KNOBS, PART_KNOBS, RULE_KNOBS, add_knob_flags
-from analyze.pass_flags import add_pass_flags, resources_of
 from analyze.quantisation.flags import add_quantisation_flags
-from analyze.views import VIEW_EXAMPLES, add_view_flags, asked_views, view_tables
+from analyze.thresholds.definitions import DEFAULT_DEFINITION, DEFINITIONS
 
 __all__ = ["build_parser", "main"]
 
@@ -149,7 +149,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _pieces(arguments: argparse.Namespace) -> Iterator[str]:
-    from analyze.stores import expanded
+    from analyze.flags.stores import expanded
 
     arguments.store = expanded(arguments.store or ())
     if asked_views(arguments):
@@ -169,7 +169,7 @@ def _tables(arguments: argparse.Namespace) -> Iterator[str]:
     asked = "--by" if arguments.criteria is None else "--criteria"
     others = (*_OF_DEFINITIONS, *(() if arguments.criteria is None else ("magnitude", "positions")))
     _refuse(arguments, others, f"goes with a definition of outliers, not with {asked}: leave one of them out")
-    from analyze.criterion_tables import asked_tables
+    from analyze.evaluation.criterion_tables import asked_tables
     from analyze.formats import render_tables
     from analyze.progress import shown_progress, silent_progress
 
@@ -208,10 +208,10 @@ def _refuse(arguments: argparse.Namespace, names: Sequence[str], why: str) -> No
 
 def _results(arguments: argparse.Namespace) -> Iterator[str]:
     """What a definition counts."""
-    from analyze.answers import answer
     from analyze.formats import render
     from analyze.progress import shown_progress, silent_progress
-    from analyze.question import ask
+    from analyze.thresholds.answers import answer
+    from analyze.thresholds.question import ask
 
     question = ask(arguments.magnitude, **{name: getattr(arguments, name) for name in _KNOBS})
     progress = silent_progress if arguments.quiet else shown_progress

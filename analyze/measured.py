@@ -6,8 +6,8 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from analyze.asking import AnyRun
 from analyze.opened import opened
+from analyze.thresholds.asking import AnyRun
 from schemas.errors import InputError
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from analyze import answer, ask
-from analyze.asking import sweep as outliers_sweep
+from analyze.thresholds.asking import sweep as outliers_sweep
 from bench.rounds import Comparison, compare
 from bench.slices_store import SITES, generated_info
 from schemas.bits import decode, encoding_named

@@ -23,10 +23,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from analyze.answers import answer
 from analyze.cli import main as analyze
 from analyze.quantities import counted
-from analyze.question import ask
+from analyze.thresholds.answers import answer
+from analyze.thresholds.question import ask
 from capture.checkpoint import find_model, weight_files
 from capture.cli import main as capture
 from capture.packaged import cache_folder

@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from analyze.answers import answer
-from analyze.asking import AnyRun, Magnitudes, magnitude_words, sweep_dataset
 from analyze.between.protocol import protocol_aspects
 from analyze.between.published import PublishedRow, find_published
-from analyze.likeness import comparison_notes, precision_words
-from analyze.names import label, store_names
 from analyze.opened import path_of
 from analyze.progress import Progress, silent_progress
-from analyze.question import ask
 from analyze.resources import DEFAULT_RESOURCES, Resources
-from analyze.results import Result
+from analyze.tables.likeness import comparison_notes, precision_words
+from analyze.tables.names import label, store_names
+from analyze.thresholds.answers import answer
+from analyze.thresholds.asking import AnyRun, Magnitudes, magnitude_words, sweep_dataset
+from analyze.thresholds.question import ask
+from analyze.thresholds.results import Result
 from schemas.errors import InputError
 
 __all__ = ["answers", "compare", "run_labels"]

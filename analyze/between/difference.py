@@ -10,18 +10,18 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from analyze.answers import peak_source, refuse_zero_with_nan
-from analyze.asking import AnyRun, magnitude_words
-from analyze.likeness import comparison_notes
-from analyze.names import model_labels
 from analyze.opened import opened
-from analyze.plan import Plan, make_plan
 from analyze.progress import Progress, silent_progress
 from analyze.quantities import decimal_text
-from analyze.question import Question, ask
 from analyze.resources import DEFAULT_RESOURCES, Resources, whole
-from analyze.tally import take_tally
-from analyze.wording import definition_words, shares_words
+from analyze.tables.likeness import comparison_notes
+from analyze.tables.names import model_labels
+from analyze.tables.wording import definition_words, shares_words
+from analyze.thresholds.answers import peak_source, refuse_zero_with_nan
+from analyze.thresholds.asking import AnyRun, magnitude_words
+from analyze.thresholds.plan import Plan, make_plan
+from analyze.thresholds.question import Question, ask
+from analyze.thresholds.tally import take_tally
 from schemas.bits import Encoding, decode, threshold_bits
 from schemas.errors import InputError
 from schemas.run import Run

@@ -11,13 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from analyze.answers import peak_source
-from analyze.asking import AnyRun, sweep_dataset
 from analyze.between.compare import answers, run_labels
-from analyze.likeness import comparison_notes, precision_words
 from analyze.progress import Progress, silent_progress
 from analyze.resources import DEFAULT_RESOURCES, Resources
-from analyze.results import Result
+from analyze.tables.likeness import comparison_notes, precision_words
+from analyze.thresholds.answers import peak_source
+from analyze.thresholds.asking import AnyRun, sweep_dataset
+from analyze.thresholds.results import Result
 from schemas.bits import Encoding, magnitude_value
 from schemas.errors import InputError
 from schemas.provenance import ModelInfo

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from analyze.between.published import PublishedRow
-from analyze.likeness import precision_words, text_words
-from analyze.plan import Plan
 from analyze.quantities import counted, decimal_text
-from analyze.wording import definition_words, shares_words
+from analyze.tables.likeness import precision_words, text_words
+from analyze.tables.wording import definition_words, shares_words
+from analyze.thresholds.plan import Plan
 from schemas.provenance import RunInfo
 
 __all__ = ["Aspect", "protocol_aspects"]

@@ -9,13 +9,13 @@ import xarray as xr
 
 from analyze.between.protocol import protocol_aspects
 from analyze.between.published import find_published
-from analyze.columns import experts_words, parameters
-from analyze.likeness import precision_words
-from analyze.names import label, store_names
 from analyze.quantities import decimal_text
-from analyze.results import Result
-from analyze.tables import Field, Table, Value, percent, plain, shown
-from analyze.wording import notes
+from analyze.tables.columns import experts_words, parameters
+from analyze.tables.likeness import precision_words
+from analyze.tables.names import label, store_names
+from analyze.tables.table import Field, Table, Value, percent, plain, shown
+from analyze.tables.wording import notes
+from analyze.thresholds.results import Result
 
 __all__ = ["diff_tables", "emergence_table", "published_tables"]
 

@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from analyze.answers import peak_source, refuse_zero_with_nan
-from analyze.asking import AnyRun, Magnitudes, magnitude_words
 from analyze.chance.growth import first_sequences, pair_counts, subset_intervals, subset_means
 from analyze.chance.levels import Levels, require_levels, take_levels
 from analyze.chance.null import CRITERIA, Rule, expected_counts, observed_counts, permuted_counts
 from analyze.opened import opened
-from analyze.plan import Plan, make_plan
 from analyze.progress import Progress, silent_progress
-from analyze.question import Question, ask
 from analyze.resources import DEFAULT_RESOURCES, Resources, whole
-from analyze.tally import take_tally
-from analyze.wording import definition_words
+from analyze.tables.wording import definition_words
+from analyze.thresholds.answers import peak_source, refuse_zero_with_nan
+from analyze.thresholds.asking import AnyRun, Magnitudes, magnitude_words
+from analyze.thresholds.plan import Plan, make_plan
+from analyze.thresholds.question import Question, ask
+from analyze.thresholds.tally import take_tally
 from schemas.errors import InputError
 from schemas.run import Run
 

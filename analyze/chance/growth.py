@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from analyze.chance.levels import Levels
-from analyze.plan import Plan
+from analyze.thresholds.plan import Plan
 
 __all__ = ["first_sequences", "pair_counts", "subset_intervals", "subset_means"]
 

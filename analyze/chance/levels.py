@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from analyze.order import count_blocks
-from analyze.peaks import PeakSource
-from analyze.plan import Plan
+from analyze.thresholds.order import count_blocks
+from analyze.thresholds.peaks import PeakSource
+from analyze.thresholds.plan import Plan
 from schemas.errors import InputError
 
 __all__ = ["MAX_LEVELS", "Levels", "require_levels", "take_levels"]

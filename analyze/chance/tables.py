@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import xarray as xr
 
-from analyze.names import labelled
-from analyze.tables import Field, Table, Value, plain, shown
+from analyze.tables.names import labelled
+from analyze.tables.table import Field, Table, Value, plain, shown
 
 __all__ = ["null_table", "overlap_table", "saturation_table"]
 

@@ -7,7 +7,7 @@ import pkgutil
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from analyze.criterion import Criterion
+    from analyze.evaluation.criterion import Criterion
 
 __all__ = ["criteria_named", "criterion_names", "load_criterion"]
 

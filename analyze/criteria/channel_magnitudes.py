@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import xarray as xr
 
-from analyze.criterion import Criterion, Quantity
+from analyze.evaluation.criterion import Criterion, Quantity
 from analyze.statistics.channels import Channels
 
 if TYPE_CHECKING:

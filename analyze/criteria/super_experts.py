@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from analyze.criterion import Criterion, Quantity
+from analyze.evaluation.criterion import Criterion, Quantity
 from schemas.errors import StoreError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from analyze.criterion import Criterion, Quantity
+from analyze.evaluation.criterion import Criterion, Quantity
 from analyze.statistics.medians import middle_of_all
 from analyze.statistics.statistic import Partial
 from analyze.statistics.tensors import TensorStatistic

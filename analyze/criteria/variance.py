@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from analyze.criterion import Criterion, Quantity
+from analyze.evaluation.criterion import Criterion, Quantity
 from analyze.statistics.channels import Channels
 
 if TYPE_CHECKING:

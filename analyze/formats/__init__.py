@@ -8,8 +8,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from analyze.results import Result
-    from analyze.tables import Table
+    from analyze.tables.table import Table
+    from analyze.thresholds.results import Result
 
 __all__ = ["FORMATS", "render", "render_tables"]
 

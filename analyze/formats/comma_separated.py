@@ -9,9 +9,9 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 
 from analyze.quantities import decimal_text
-from analyze.question import knob_record
-from analyze.results import Feature, Result
-from analyze.tables import Table, union_of_fields
+from analyze.tables.table import Table, union_of_fields
+from analyze.thresholds.question import knob_record
+from analyze.thresholds.results import Feature, Result
 
 __all__ = ["render", "render_tables"]
 

@@ -7,14 +7,14 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from analyze.bootstrap import RESAMPLES, SEED
-from analyze.likeness import comparison_notes
-from analyze.names import compared
 from analyze.quantities import decimal_text
-from analyze.question import knob_record
-from analyze.results import Feature, Result
-from analyze.tables import Table
-from analyze.wording import definition_words
+from analyze.tables.likeness import comparison_notes
+from analyze.tables.names import compared
+from analyze.tables.table import Table
+from analyze.tables.wording import definition_words
+from analyze.thresholds.bootstrap import RESAMPLES, SEED
+from analyze.thresholds.question import knob_record
+from analyze.thresholds.results import Feature, Result
 
 __all__ = ["render", "render_tables"]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from analyze.columns import Column, document_columns, feature_columns, rows_of, title_of
-from analyze.results import Result
-from analyze.tables import Field, Table
-from analyze.wording import notes
+from analyze.tables.columns import Column, document_columns, feature_columns, rows_of, title_of
+from analyze.tables.table import Field, Table
+from analyze.tables.wording import notes
+from analyze.thresholds.results import Result
 
 __all__ = ["render", "render_tables"]
 

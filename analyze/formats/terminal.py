@@ -11,7 +11,7 @@ from typing import Any
 
 import tabulate
 
-from analyze.columns import (
+from analyze.tables.columns import (
     DETAIL_COLUMNS,
     MAGNITUDE,
     MODEL_COLUMNS,
@@ -23,10 +23,10 @@ from analyze.columns import (
     rows_of,
     title_of,
 )
-from analyze.names import label, store_names
-from analyze.results import Result
-from analyze.tables import Field, Table
-from analyze.wording import notes
+from analyze.tables.names import label, store_names
+from analyze.tables.table import Field, Table
+from analyze.tables.wording import notes
+from analyze.thresholds.results import Result
 
 __all__ = ["render", "render_tables"]
 

@@ -27,8 +27,8 @@ def add_quantisation_flags(parser: argparse.ArgumentParser) -> None:
 
 def quantisation_text(arguments: argparse.Namespace) -> Iterator[str]:
     """What ``--quantisation`` prints of ``arguments``, in pieces."""
+    from analyze.flags.passes import resources_of
     from analyze.formats import render_tables
-    from analyze.pass_flags import resources_of
     from analyze.progress import shown_progress, silent_progress
     from analyze.quantisation.answer import (
         DEFAULT_ALPHA,
@@ -37,8 +37,8 @@ def quantisation_text(arguments: argparse.Namespace) -> Iterator[str]:
         quantisation_question,
     )
     from analyze.quantisation.table import quantisation_tables
-    from analyze.question import site_names
     from analyze.statistics.selection import Selection
+    from analyze.thresholds.question import site_names
     from schemas.run import Run
 
     settings: dict[str, Any] = {

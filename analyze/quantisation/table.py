@@ -13,7 +13,7 @@ import numpy.typing as npt
 from analyze.quantisation.formats import FORMATS
 from analyze.quantisation.statistic import POSITIONS
 from analyze.quantities import counted
-from analyze.tables import Field, Table, Value, plain, shown
+from analyze.tables.table import Field, Table, Value, plain, shown
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from analyze.gain import quotient_patterns
-from analyze.order import counts_at_least
 from analyze.statistics.piece import Piece
+from analyze.thresholds.order import counts_at_least
 from schemas.bits import ENCODINGS, decode, magnitude_bits, threshold_bits
 
 __all__ = ["hits_of"]

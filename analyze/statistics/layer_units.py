@@ -12,12 +12,12 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from analyze.definitions import ONE_HIT, Minimum
 from analyze.gain import quotient_patterns
-from analyze.order import counts_at_least, kth_largest
 from analyze.statistics.peak_reduction import reduce_piece
 from analyze.statistics.piece import Piece
 from analyze.statistics.statistic import Partial, Reduction
+from analyze.thresholds.definitions import ONE_HIT, Minimum
+from analyze.thresholds.order import counts_at_least, kth_largest
 from schemas.bits import ENCODINGS, decode, magnitude_bits
 from schemas.errors import InputError
 from schemas.layout import norm_array_name

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from analyze.results import Result
+from analyze.thresholds.results import Result
 
 __all__ = ["content"]
 

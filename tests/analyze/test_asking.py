@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import analyze
 from analyze import answer, ask, open_run, outliers, sweep
-from analyze.asking import magnitude_words, sweep_dataset
+from analyze.thresholds.asking import magnitude_words, sweep_dataset
 from schemas.errors import InputError, StoreError
 from schemas.run import Run
 from tests.analyze.oracle import expected

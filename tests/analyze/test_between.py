@@ -20,10 +20,10 @@ from analyze.between.emergence import FROM_PEAKS, FROM_SLICES, family_of
 from analyze.between.protocol import protocol_aspects
 from analyze.between.published import PROTOCOLS, find_published, published_rows
 from analyze.formats import FORMATS
-from analyze.likeness import comparison_notes
-from analyze.plan import make_plan
 from analyze.statistics.feature_hits import FeatureHits
 from analyze.statistics.measure import measure
+from analyze.tables.likeness import comparison_notes
+from analyze.thresholds.plan import make_plan
 from schemas.errors import InputError, StoreError
 from schemas.layout import Dimensions
 from schemas.provenance import RunInfo

@@ -14,15 +14,15 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analyze.answers import answer, peak_source
 from analyze.chance.asking import null, overlap, saturation
 from analyze.chance.growth import first_sequences, pair_counts, subset_intervals, subset_means
 from analyze.chance.levels import Levels, take_levels
 from analyze.chance.null import Rule, expected_counts, observed_counts, permuted_counts
 from analyze.chance.tables import null_table, overlap_table, saturation_table
 from analyze.formats import FORMATS, render_tables
-from analyze.plan import make_plan
-from analyze.question import ask
+from analyze.thresholds.answers import answer, peak_source
+from analyze.thresholds.plan import make_plan
+from analyze.thresholds.question import ask
 from schemas.errors import InputError
 from schemas.run import Run
 from tests.analyze.worlds import PRESETS, World, stored, worlds

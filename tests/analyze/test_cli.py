@@ -135,10 +135,10 @@ def test_a_reader_that_leaves_early_is_no_error(noisy_store: Path) -> None:
 
 def test_an_interrupt_exits_with_130(noisy_store: Path) -> None:
     code = (
-        "import signal, sys, time, analyze.answers, analyze.cli\n"
+        "import signal, sys, time, analyze.thresholds.answers, analyze.cli\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background job starts without
         "def wait(*_):\n    print('waiting', flush=True)\n    time.sleep(60)\n"
-        "analyze.answers.take_tally = wait\n"
+        "analyze.thresholds.answers.take_tally = wait\n"
         f"sys.exit(analyze.cli.main(['--store', {str(noisy_store)!r}]))"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:

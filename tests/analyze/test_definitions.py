@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analyze.answers import answer
-from analyze.definitions import DEFINITIONS
-from analyze.question import ask
-from analyze.results import Result
+from analyze.thresholds.answers import answer
+from analyze.thresholds.definitions import DEFINITIONS
+from analyze.thresholds.question import ask
+from analyze.thresholds.results import Result
 from tests.analyze.oracle import Answer, expected
 from tests.analyze.worlds import PRESETS, SHARES, World, stored, worlds
 from tests.stores import write_store
@@ -188,7 +188,7 @@ def test_an_alias_is_not_counted_unless_asked_for(tmp_path: Path) -> None:
 
 def test_means_are_rounded_once() -> None:
     """A third of 100% over three units, whose float sum is not exact."""
-    from analyze.results import _mean_percent
+    from analyze.thresholds.results import _mean_percent
 
     assert _mean_percent(np.array([1, 1, 1]), np.array([3, 3, 7])) == float(
         100 * (Fraction(1, 3) + Fraction(1, 3) + Fraction(1, 7)) / 3

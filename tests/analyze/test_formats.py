@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analyze.answers import answer
 from analyze.formats import FORMATS, render
-from analyze.question import ask
+from analyze.thresholds.answers import answer
+from analyze.thresholds.question import ask
 from tests.analyze.conftest import Command
 from tests.stores import write_store
 
@@ -237,7 +237,7 @@ def test_the_table_shows_ten_features_of_a_single_result_and_none_of_a_sweep(
     ],
 )
 def test_parameter_counts_read_as_in_papers(count: int, told: str) -> None:
-    from analyze.columns import parameters
+    from analyze.tables.columns import parameters
 
     assert parameters(count) == told
 

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analyze.answers import answer
 from analyze.gain import quotient_patterns
-from analyze.knobs import parse_layers_range, parse_minimum_hits, parse_positions_range
-from analyze.question import ask
+from analyze.thresholds.answers import answer
+from analyze.thresholds.knobs import parse_layers_range, parse_minimum_hits, parse_positions_range
+from analyze.thresholds.question import ask
 from schemas.dataset import open_run
 from schemas.provenance import NormInfo
 from tests.analyze.conftest import Command

@@ -16,10 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analyze.answers import answer
-from analyze.definitions import DEFINITIONS, ONE_HIT, Minimum
-from analyze.question import ask
-from analyze.results import Result
+from analyze.thresholds.answers import answer
+from analyze.thresholds.definitions import DEFINITIONS, ONE_HIT, Minimum
+from analyze.thresholds.question import ask
+from analyze.thresholds.results import Result
 from schemas.layout import MASK_DOCUMENT_START, MASK_SPECIAL
 from schemas.provenance import NormInfo
 from tests.analyze.comparison import content
@@ -173,7 +173,7 @@ def test_all_knobs_together_as_loops_do(data: st.DataObject) -> None:
 @given(st.data())
 def test_counting_and_order_statistics_say_the_same(data: st.DataObject) -> None:
     """Where both can answer: union, and one hit or a sequence's own. Each magnitude counted, or a critical one."""
-    from analyze import plan
+    from analyze.thresholds import plan
 
     world = data.draw(worlds())
     turned = data.draw(knobs(world))
@@ -188,7 +188,9 @@ def test_counting_and_order_statistics_say_the_same(data: st.DataObject) -> None
         assert not by_critical[0].plan.by_count
         original = plan.make_plan
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("analyze.answers.make_plan", lambda *a: dataclasses.replace(original(*a), by_count=True))
+            patch.setattr(
+                "analyze.thresholds.answers.make_plan", lambda *a: dataclasses.replace(original(*a), by_count=True)
+            )
             by_count = answer(path, question)
         for one, other in zip(by_critical, by_count, strict=True):
             numbers = [

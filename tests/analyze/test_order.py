@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from analyze import order
-from analyze.bootstrap import mean_intervals
-from analyze.order import LargestValues, count_blocks, counts_at_least, kth_largest
-from analyze.units import Staircase
+from analyze.thresholds import order
+from analyze.thresholds.bootstrap import mean_intervals
+from analyze.thresholds.order import LargestValues, count_blocks, counts_at_least, kth_largest
+from analyze.thresholds.units import Staircase
 
 
 def patterns(dtype: str) -> st.SearchStrategy[npt.NDArray[Any]]:

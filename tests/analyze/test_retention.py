@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analyze.answers import answer
 from analyze.quantities import decimal_text
-from analyze.question import ask
+from analyze.thresholds.answers import answer
+from analyze.thresholds.question import ask
 from schemas.bits import ENCODINGS, magnitude_value
 from schemas.errors import StoreError
 from schemas.retention import parse_retention

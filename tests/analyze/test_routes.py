@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analyze import peaks, tally
-from analyze.answers import answer
-from analyze.question import ask
 from analyze.statistics.cells import CellReader
+from analyze.thresholds import peaks, tally
+from analyze.thresholds.answers import answer
+from analyze.thresholds.question import ask
 from schemas.layout import layer_peak_name, position_peak_name
 from schemas.run import Run
 from tests.analyze.comparison import content

@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analyze.bootstrap import mean_intervals
-from analyze.quartiles import virtual_ranks
+from analyze.thresholds.bootstrap import mean_intervals
+from analyze.thresholds.quartiles import virtual_ranks
 
 
 def test_one_sequence_has_no_interval() -> None:

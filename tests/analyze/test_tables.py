@@ -11,7 +11,7 @@ import re
 import pytest
 
 from analyze.formats import FORMATS, render_tables
-from analyze.tables import Field, Table, percent, plain, shown
+from analyze.tables.table import Field, Table, percent, plain, shown
 
 FIRST = Table(
     "first",

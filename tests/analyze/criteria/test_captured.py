@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from analyze.criteria import criterion_names
-from analyze.evaluation import evaluate_criteria
-from analyze.exceedances import exceedances_by
+from analyze.evaluation.evaluate import evaluate_criteria
+from analyze.evaluation.exceedances import exceedances_by
 from analyze.statistics.selection import Selection
 from schemas.run import Run
 from tests.capture.captures import PROSE, capture

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from analyze.criteria import criterion_names
-from analyze.evaluation import evaluate_criteria
+from analyze.evaluation.evaluate import evaluate_criteria
 from analyze.formats import FORMATS
 from tests.analyze.conftest import Command
 from tests.analyze.criteria.mixture import EXPERTS, LAYERS, Made, make_mixture

@@ -10,8 +10,8 @@ import numpy.typing as npt
 import pytest
 
 from analyze.criteria import criterion_names, load_criterion
-from analyze.criterion_tables import criterion_tables
-from analyze.evaluation import evaluate_criteria
+from analyze.evaluation.criterion_tables import criterion_tables
+from analyze.evaluation.evaluate import evaluate_criteria
 from analyze.statistics.selection import Selection
 from schemas.errors import CorruptChunkError, InputError, StoreError
 from tests.analyze.criteria import oracle

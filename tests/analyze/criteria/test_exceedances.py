@@ -13,8 +13,8 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 
-from analyze.evaluation import evaluate_criteria
-from analyze.exceedances import exceedances_by
+from analyze.evaluation.evaluate import evaluate_criteria
+from analyze.evaluation.exceedances import exceedances_by
 from analyze.statistics.selection import Selection
 from schemas.errors import InputError, StoreError
 from tests.analyze.criteria.mixture import EXPERTS, LAYERS, SEQUENCES, Made, make_mixture

@@ -20,8 +20,8 @@ from analyze.criteria.systematic_channels import times_median
 from analyze.criteria.top_values import three_largest
 from analyze.criteria.variance import times_mean
 from analyze.criteria.z_score import z_scores
-from analyze.evaluation import evaluate_criteria
-from analyze.exceedances import exceedances_by
+from analyze.evaluation.evaluate import evaluate_criteria
+from analyze.evaluation.exceedances import exceedances_by
 from analyze.statistics.channels import Channels
 from analyze.statistics.medians import middle_of_all, middle_of_rows
 from analyze.statistics.selection import Selection

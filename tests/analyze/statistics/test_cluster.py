@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analyze.answers import answer
-from analyze.question import ask
 from analyze.resources import Resources
 from analyze.statistics.exceedances import Exceedances
 from analyze.statistics.measure import measure
 from analyze.statistics.moments import Moments
 from analyze.statistics.peaks import LayerPeaks, PositionPeaks
+from analyze.thresholds.answers import answer
+from analyze.thresholds.question import ask
 from schemas.errors import CorruptChunkError
 from schemas.run import Run
 from tests.analyze.comparison import content

@@ -20,8 +20,8 @@ from tests.stores import write_store
 MEASURED = """
 import json, sys
 from analyze.resources import Resources
-from analyze.answers import answer
-from analyze.question import ask
+from analyze.thresholds.answers import answer
+from analyze.thresholds.question import ask
 from analyze.statistics import measure as measuring
 from analyze.statistics.exceedances import Exceedances
 from analyze.statistics.moments import Moments

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from analyze.order import kth_largest
-from analyze.plan import Plan
+from analyze.thresholds.order import kth_largest
+from analyze.thresholds.plan import Plan
 from schemas.chunk_reading import read_whole_chunks
 from schemas.errors import StoreError
 from schemas.layout import layer_peak_name, nonfinite_name, position_peak_name

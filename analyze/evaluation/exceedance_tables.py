@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from analyze.quantities import counted
-from analyze.tables import Field, Table, Value, percent, plain
+from analyze.tables.table import Field, Table, Value, percent, plain
 
 if TYPE_CHECKING:
     import xarray as xr

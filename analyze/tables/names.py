@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 
-from analyze.plan import Plan
-from analyze.results import Result
+from analyze.thresholds.plan import Plan
+from analyze.thresholds.results import Result
 from schemas.provenance import RunInfo
 
 __all__ = ["compared", "label", "labelled", "model_labels", "store_names"]

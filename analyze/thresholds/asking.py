@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from analyze.answers import answer, refuse_zero_with_nan, run_perplexity
-from analyze.bootstrap import mean_intervals
 from analyze.opened import opened
-from analyze.peaks import stored_peaks
-from analyze.plan import Plan, make_plan
 from analyze.quantities import decimal_text
-from analyze.question import Question, ask, knob_record
-from analyze.results import Result
-from analyze.survival import Survival, can_survive, take_survival
-from analyze.wording import answered_words, definition_words
+from analyze.tables.wording import answered_words, definition_words
+from analyze.thresholds.answers import answer, refuse_zero_with_nan, run_perplexity
+from analyze.thresholds.bootstrap import mean_intervals
+from analyze.thresholds.peaks import stored_peaks
+from analyze.thresholds.plan import Plan, make_plan
+from analyze.thresholds.question import Question, ask, knob_record
+from analyze.thresholds.results import Result
+from analyze.thresholds.survival import Survival, can_survive, take_survival
 from schemas.errors import InputError
 from schemas.run import Run
 

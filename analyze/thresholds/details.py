@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from analyze.order import counts_at_least
-from analyze.plan import Plan
 from analyze.progress import Progress
-from analyze.quartiles import Quartiles, signed_order_values, virtual_ranks
 from analyze.resources import Resources
-from analyze.slices import summed_over_slices
-from analyze.units import Units
+from analyze.thresholds.order import counts_at_least
+from analyze.thresholds.plan import Plan
+from analyze.thresholds.quartiles import Quartiles, signed_order_values, virtual_ranks
+from analyze.thresholds.slices import summed_over_slices
+from analyze.thresholds.units import Units
 from schemas.run import Run
 
 __all__ = ["Detail", "Details", "measure_details"]

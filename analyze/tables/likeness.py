@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from analyze.plan import Plan
+from analyze.thresholds.plan import Plan
 from schemas.provenance import RunInfo
 
 __all__ = ["comparison_notes", "precision_words", "text_words"]

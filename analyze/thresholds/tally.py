@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from analyze.order import LargestValues, count_blocks, kth_largest
-from analyze.peaks import PeakSource, SequencePeaks, critical_patterns
-from analyze.plan import Plan
-from analyze.units import Staircase, Units
+from analyze.thresholds.order import LargestValues, count_blocks, kth_largest
+from analyze.thresholds.peaks import PeakSource, SequencePeaks, critical_patterns
+from analyze.thresholds.plan import Plan
+from analyze.thresholds.units import Staircase, Units
 
 __all__ = ["POOLED_BYTES", "Tally", "take_tally"]
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from analyze.definitions import ONE_HIT
-from analyze.likeness import comparison_notes
-from analyze.names import compared, label, store_names
-from analyze.plan import Plan
 from analyze.quantities import counted, decimal_text
-from analyze.results import Result
+from analyze.tables.likeness import comparison_notes
+from analyze.tables.names import compared, label, store_names
+from analyze.thresholds.definitions import ONE_HIT
+from analyze.thresholds.plan import Plan
+from analyze.thresholds.results import Result
 
 __all__ = ["answered_words", "definition_words", "notes", "shares_words", "unit_words"]
 

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from analyze.likeness import precision_words
-from analyze.names import label, store_names
 from analyze.quantities import counted, decimal_text
-from analyze.results import Feature, Result
+from analyze.tables.likeness import precision_words
+from analyze.tables.names import label, store_names
+from analyze.thresholds.results import Feature, Result
 
 __all__ = [
     "DETAIL_COLUMNS",

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from analyze.plan import Plan
 from analyze.quantities import Share
-from analyze.tally import Tally
-from analyze.units import Staircase, Units
+from analyze.thresholds.plan import Plan
+from analyze.thresholds.tally import Tally
+from analyze.thresholds.units import Staircase, Units
 
 __all__ = ["CountSource", "SequenceCounts", "count_tally"]
 

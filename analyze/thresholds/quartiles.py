@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from analyze.plan import Plan
 from analyze.progress import Progress
 from analyze.resources import Resources
-from analyze.slices import summed_over_slices
+from analyze.thresholds.plan import Plan
+from analyze.thresholds.slices import summed_over_slices
 from schemas.bits import Encoding, magnitude_value
 from schemas.run import Run
 

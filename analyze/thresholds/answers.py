@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from analyze.peaks import PeakSource, SequencePeaks, stored_peaks
-from analyze.plan import Plan, make_plan
 from analyze.progress import Progress, silent_progress
-from analyze.question import Question
 from analyze.resources import DEFAULT_RESOURCES, Resources
-from analyze.results import Result, assemble
-from analyze.tally import Tally, take_tally
+from analyze.thresholds.peaks import PeakSource, SequencePeaks, stored_peaks
+from analyze.thresholds.plan import Plan, make_plan
+from analyze.thresholds.question import Question
+from analyze.thresholds.results import Result, assemble
+from analyze.thresholds.tally import Tally, take_tally
 from schemas.errors import InputError
 from schemas.perplexity import Perplexity, perplexity
 from schemas.run import Run
 
 if TYPE_CHECKING:
-    from analyze.details import Details
     from analyze.statistics.work import Excluded
+    from analyze.thresholds.details import Details
 
 __all__ = ["answer", "peak_source", "refuse_zero_with_nan", "run_perplexity"]
 
@@ -48,7 +48,7 @@ def answer(
     refuse_zero_with_nan(run, plan, tally.nonfinite)
     details: Details | None = None
     if question.details:
-        from analyze.details import measure_details
+        from analyze.thresholds.details import measure_details
 
         details = measure_details(run, plan, tally.units, progress, resources)
     left_out = _left_out(excluded)
@@ -56,8 +56,8 @@ def answer(
 
 
 def _counted(run: Run, plan: Plan, progress: Progress, resources: Resources, excluded: list[Excluded]) -> Tally:
-    from analyze.counting import count_tally
-    from analyze.slices import sliced_counts
+    from analyze.thresholds.counting import count_tally
+    from analyze.thresholds.slices import sliced_counts
 
     return count_tally(plan, lambda: sliced_counts(run, plan, progress, resources, excluded))
 
@@ -65,7 +65,7 @@ def _counted(run: Run, plan: Plan, progress: Progress, resources: Resources, exc
 def _left_out(excluded: list[Excluded]) -> tuple[str, ...]:
     if not excluded:
         return ()
-    from analyze.slices import excluded_words
+    from analyze.thresholds.slices import excluded_words
 
     return excluded_words(excluded)
 
@@ -91,7 +91,7 @@ def peak_source(
     def source() -> Iterator[SequencePeaks]:
         if plan.count_engine == "peaks":
             return stored_peaks(run, plan)
-        from analyze.slices import sliced_peaks  # Dask and xarray take two seconds: only where they are used
+        from analyze.thresholds.slices import sliced_peaks  # Dask and xarray take two seconds: only where they are used
 
         return sliced_peaks(run, plan, progress, resources, [] if excluded is None else excluded)
 

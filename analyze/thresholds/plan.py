@@ -11,9 +11,9 @@ import numpy.typing as npt
 
 from analyze.gain import require_gains
 from analyze.quantities import counted, decimal_text
-from analyze.question import Question
 from analyze.sequences import analysed_sequences
 from analyze.statistics.selection import Chosen
+from analyze.thresholds.question import Question
 from schemas.bits import ENCODINGS, Encoding, magnitude_value, threshold_bits
 from schemas.errors import InputError, StoreError
 from schemas.layout import RESIDUAL, Dimensions, layer_peak_name, position_peak_name

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from analyze.knobs import parse_layers_range, parse_positions_range
-from analyze.question import TOKENS
 from analyze.statistics.selection import Selection
-from analyze.tables import Table
+from analyze.tables.table import Table
+from analyze.thresholds.knobs import parse_layers_range, parse_positions_range
+from analyze.thresholds.question import TOKENS
 from schemas.errors import InputError
 from schemas.run import Run
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
-from analyze.definitions import DEFAULT_DEFINITION, DEFINITIONS, Definition
-from analyze.knobs import (
+from analyze.quantities import Share, parse_magnitudes, parse_share
+from analyze.thresholds.definitions import DEFAULT_DEFINITION, DEFINITIONS, Definition
+from analyze.thresholds.knobs import (
     LAYER_UNITS,
     POSITION_COVERAGES,
     SCOPES,
@@ -16,7 +17,6 @@ from analyze.knobs import (
     parse_minimum_hits,
     parse_positions_range,
 )
-from analyze.quantities import Share, parse_magnitudes, parse_share
 from schemas.errors import InputError
 
 __all__ = ["ENGINES", "TOKENS", "Question", "ask", "knob_record", "site_names"]

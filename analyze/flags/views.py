@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from analyze.pass_flags import resources_of
+from analyze.flags.passes import resources_of
 
 if TYPE_CHECKING:
     from analyze.progress import Progress
-    from analyze.tables import Table
+    from analyze.tables.table import Table
 
 __all__ = ["VIEW_EXAMPLES", "add_view_flags", "asked_views", "view_tables"]
 

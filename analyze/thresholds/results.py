@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from analyze.bootstrap import mean_intervals
-from analyze.plan import Plan
-from analyze.tally import Tally
+from analyze.thresholds.bootstrap import mean_intervals
+from analyze.thresholds.plan import Plan
+from analyze.thresholds.tally import Tally
 from schemas.bits import Encoding, magnitude_value
 from schemas.perplexity import Perplexity
 from schemas.provenance import RunInfo
 
 if TYPE_CHECKING:
-    from analyze.details import Detail, Details
+    from analyze.thresholds.details import Detail, Details
 
 __all__ = ["Feature", "Result", "assemble"]
 

@@ -20,8 +20,8 @@ from schemas.run import Run
 if TYPE_CHECKING:
     import xarray as xr
 
-    from analyze.asking import AnyRun
-    from analyze.criterion import Criterion
+    from analyze.evaluation.criterion import Criterion
+    from analyze.thresholds.asking import AnyRun
 
 __all__ = ["evaluate_criteria"]
 

@@ -9,22 +9,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analyze.criteria import load_criterion
-from analyze.evaluation import evaluate_criteria
-from analyze.exceedance_tables import exceedance_table
-from analyze.exceedances import exceedances_by
+from analyze.evaluation.evaluate import evaluate_criteria
+from analyze.evaluation.exceedance_tables import exceedance_table
+from analyze.evaluation.exceedances import exceedances_by
+from analyze.evaluation.part_of_store import PartOfStore
 from analyze.opened import opened
-from analyze.part_of_store import PartOfStore
 from analyze.progress import Progress, silent_progress
 from analyze.quantities import counted
-from analyze.question import site_names
-from analyze.tables import Field, Table, Value, plain
+from analyze.tables.table import Field, Table, Value, plain
+from analyze.thresholds.question import site_names
 from schemas.errors import InputError
 
 if TYPE_CHECKING:
     import xarray as xr
 
-    from analyze.asking import AnyRun
-    from analyze.criterion import Criterion, Quantity
+    from analyze.evaluation.criterion import Criterion, Quantity
+    from analyze.thresholds.asking import AnyRun
 
 __all__ = ["asked_tables", "criterion_table", "criterion_tables"]
 

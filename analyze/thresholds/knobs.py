@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from analyze.definitions import Minimum
 from analyze.quantities import counted, parse_share
+from analyze.thresholds.definitions import Minimum
 from schemas.errors import InputError
 
 __all__ = [

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from analyze.order import count_blocks
+from analyze.thresholds.order import count_blocks
 
 __all__ = ["Coverage", "Staircase", "Units"]
 

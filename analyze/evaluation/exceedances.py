@@ -27,7 +27,7 @@ from schemas.run import Run
 if TYPE_CHECKING:
     import xarray as xr
 
-    from analyze.asking import AnyRun
+    from analyze.thresholds.asking import AnyRun
 
 __all__ = ["exceedances_by"]
 

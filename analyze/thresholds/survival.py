@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from analyze.peaks import PeakSource, critical_patterns
-from analyze.plan import Plan
-from analyze.tally import take_tally
+from analyze.thresholds.peaks import PeakSource, critical_patterns
+from analyze.thresholds.plan import Plan
+from analyze.thresholds.tally import take_tally
 
 __all__ = ["Survival", "can_survive", "take_survival"]
 

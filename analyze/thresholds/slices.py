@@ -13,10 +13,6 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from analyze.counting import SequenceCounts
-from analyze.order import count_blocks
-from analyze.peaks import SequencePeaks
-from analyze.plan import Plan
 from analyze.progress import Progress
 from analyze.quantities import counted
 from analyze.resources import Resources
@@ -29,6 +25,10 @@ from analyze.statistics.scheduler import open_scheduler
 from analyze.statistics.selection import Chosen
 from analyze.statistics.statistic import Key, Partial, Partials, Reduction
 from analyze.statistics.work import Excluded, Found
+from analyze.thresholds.counting import SequenceCounts
+from analyze.thresholds.order import count_blocks
+from analyze.thresholds.peaks import SequencePeaks
+from analyze.thresholds.plan import Plan
 from schemas.errors import StoreError
 from schemas.layout import nonfinite_name
 from schemas.run import Run

@@ -1,0 +1,1 @@
+"""The command's flags, by what they are about."""

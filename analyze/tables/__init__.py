@@ -1,0 +1,1 @@
+"""Tables as data, and the words that stand in and below them; analyze/formats renders them."""
