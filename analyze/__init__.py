@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from analyze.evaluation.exceedances import exceedances_by as exceedances_by
     from analyze.formats import render as render
     from analyze.formats import render_tables as render_tables
+    from analyze.inventory.store import StoreInfo as StoreInfo
+    from analyze.inventory.store import info as info
     from analyze.measured import statistics as statistics
     from analyze.quantisation.answer import quantisation_errors as quantisation_errors
     from analyze.thresholds.answers import answer as answer
@@ -42,6 +44,7 @@ _HOMES = {
     "DEFINITIONS": "analyze.thresholds.definitions",
     "Question": "analyze.thresholds.question",
     "Result": "analyze.thresholds.results",
+    "StoreInfo": "analyze.inventory.store",
     "answer": "analyze.thresholds.answers",
     "ask": "analyze.thresholds.question",
     "compare": "analyze.between.compare",
@@ -50,6 +53,7 @@ _HOMES = {
     "emergence": "analyze.between.emergence",
     "evaluate_criteria": "analyze.evaluation.evaluate",
     "exceedances_by": "analyze.evaluation.exceedances",
+    "info": "analyze.inventory.store",
     "null": "analyze.chance.asking",
     "open_run": "schemas.dataset",
     "outliers": "analyze.thresholds.asking",

@@ -42,6 +42,7 @@ examples:
   analyze --store runs/qwen3.zarr --criteria massive,kurtosis
   analyze --store runs/qwen3.zarr --criteria all --by layer --format csv > criteria.csv
   analyze --store runs/qwen3.zarr --magnitude 6 --by position
+  analyze --store runs/qwen3.zarr --info
   analyze --store runs/qwen3.zarr --quantisation
   analyze --store runs/qwen3.zarr --quantisation llm-int8,mxfp4 --alpha 5 --format csv > quantisation.csv
 {views}
@@ -64,6 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--store", nargs="+", action="extend", metavar="PATH", help="run stores, a row each; runs/*.zarr for several")
+    add("--info", action="store_true", help="what the store is, how much of it is there, and what it can answer")
     add("--magnitude", default="6", metavar="M", help="6 (default), a list 4,6,8, or a range START:STOP:STEP")
     add("--layers", default="25%", metavar="SHARE", help="least share of layers (default 25%%)")
     add("--positions", default="6%", metavar="SHARE", help="least share of positions (default 6%%)")
@@ -152,12 +154,25 @@ def _pieces(arguments: argparse.Namespace) -> Iterator[str]:
     from analyze.flags.stores import expanded
 
     arguments.store = expanded(arguments.store or ())
+    if arguments.info:
+        return _info(arguments)
     if asked_views(arguments):
         return _views(arguments)
     if arguments.quantisation is not None:
         return _quantisation(arguments)
     _refuse(arguments, _OF_QUANTISATION, "goes with --quantisation: add that, or leave it out")
     return _tables(arguments) if arguments.criteria or arguments.by else _results(arguments)
+
+
+def _info(arguments: argparse.Namespace) -> Iterator[str]:
+    """What --info answers."""
+    others = [name for name in vars(arguments) if name not in ("store", "info", "format", "quiet")]
+    _refuse(arguments, others, "is another question than --info: leave one of them out")
+    from analyze.formats import render_tables
+    from analyze.inventory.store import info
+    from analyze.inventory.tables import info_tables
+
+    return render_tables(info_tables([info(store) for store in arguments.store]), arguments.format)
 
 
 _OF_QUANTISATION = ("group_size", "alpha")
@@ -201,8 +216,9 @@ def _refuse(arguments: argparse.Namespace, names: Sequence[str], why: str) -> No
     """Raise InputError for one of ``names`` that was given another value than its default."""
     from schemas.errors import InputError
 
+    parser = build_parser()
     for name in names:
-        if getattr(arguments, name) != build_parser().get_default(name):
+        if getattr(arguments, name) != parser.get_default(name):
             raise InputError(f"--{name.replace('_', '-')} {why}")
 
 

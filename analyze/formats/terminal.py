@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -11,6 +12,7 @@ from typing import Any
 
 import tabulate
 
+from analyze.quantities import counted, decimal_text
 from analyze.tables.columns import (
     DETAIL_COLUMNS,
     MAGNITUDE,
@@ -24,6 +26,7 @@ from analyze.tables.columns import (
     title_of,
 )
 from analyze.tables.names import label, store_names
+from analyze.tables.sparkline import BARS, PLAIN_BARS, sparkline
 from analyze.tables.table import Field, Table
 from analyze.tables.wording import notes
 from analyze.thresholds.results import Result
@@ -31,6 +34,37 @@ from analyze.thresholds.results import Result
 __all__ = ["render", "render_tables"]
 
 _SHOWN_FEATURES = 10
+
+
+def _headline(result: Result) -> str:
+    """The answer in a sentence, before the table that says it in full."""
+    plan, name = result.plan, title_of(result, [result])
+    sequences = counted(len(plan.sequences), "sequence")
+    if not result.outliers:
+        return f"{name}: no outliers in {sequences}"
+    features = f"{result.unique_features:,} of {counted(plan.dimensions.features, 'feature')}"
+    count = counted(result.outliers, "outlier")
+    if plan.question.definition.unit == "feature":
+        return f"{name}: {count}, {features}, over {sequences}"
+    return f"{name}: {count} in {features}, summed over {sequences}"
+
+
+def _spark_line(group: Sequence[Result]) -> str:
+    """Outliers of one store against magnitude, a bar each."""
+    ascending = sorted(group, key=lambda result: result.magnitude)
+    counts = [result.outliers for result in ascending]
+    least, most = (decimal_text(result.magnitude) for result in (ascending[0], ascending[-1]))
+    bars = sparkline(counts, _bars())
+    return f"Outliers from {counts[0]:,} at {least} to {counts[-1]:,} at {most}: {bars} (heights logarithmic)\n"
+
+
+def _bars() -> str:
+    """Block elements where the terminal's encoding has them."""
+    try:
+        BARS.encode(sys.stdout.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return PLAIN_BARS
+    return BARS
 
 
 def _layout(
@@ -58,6 +92,9 @@ def _by_store(results: Sequence[Result]) -> Iterator[list[Result]]:
 def render(results: Sequence[Result], limit: int | None) -> Iterator[str]:
     """A row per store, or at several magnitudes a table per store; features of a single result; the notes."""
     width = _width()
+    if len(results) == 1:
+        yield from _wrapped([_headline(results[0])], width)
+        yield "\n"
     if all(len(group) == 1 for group in _by_store(results)):
         yield _fitted(results, (*name_columns(results), *MODEL_COLUMNS[1:], *RESULT_COLUMNS), width) + "\n"
         if beside := compared_columns(results):  # a table by itself: with the others it fits no terminal
@@ -65,6 +102,7 @@ def render(results: Sequence[Result], limit: int | None) -> Iterator[str]:
     else:
         for number, group in enumerate(_by_store(results)):
             yield ("\n" if number else "") + _model_line(group[0], results) + "\n"
+            yield _spark_line(group)
             yield _layout(rows_of(group, (MAGNITUDE, *RESULT_COLUMNS)), (MAGNITUDE, *RESULT_COLUMNS)) + "\n"
     if results[0].detail is not None:
         columns = (*name_columns(results), MAGNITUDE, *DETAIL_COLUMNS)

@@ -97,6 +97,11 @@ class Result:
                 one_sided=None if self.detail is None else bool(self.detail.one_sided[i]),
             )
 
+    def _repr_html_(self) -> str:
+        from analyze.formats.html import render_result
+
+        return render_result(self)
+
 
 def assemble(
     store: str,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import subprocess
 import sys
@@ -29,6 +30,7 @@ QUESTIONS = [
     ["--criteria", "all"],
     ["--magnitude", "6", "--by", "layer"],
     ["--quantisation", "int8-absmax-token,mxfp4"],
+    ["--info"],
 ]
 
 
@@ -59,6 +61,16 @@ def test_a_web_server_and_google_answer_as_the_folder_does(
             status, there, err = analyze("--store", url, *flags)
             assert status == 0, err
             assert there.replace(url, "STORE") == here.replace(str(local), "STORE")
+
+
+def test_of_a_web_server_all_but_the_sizes_is_known(bucket: str, local: Path, analyze: Command) -> None:
+    with served_folder(local.parent) as served:
+        status, out, err = analyze("--store", f"{served.url}/run.zarr", "--info", "--format", "json")
+    assert (status, err) == (0, "")
+    store, answers, arrays = json.loads(out)["tables"]
+    assert (store["complete"], store["stored_bytes"], store["ratio"]) == (True, None, None)
+    assert all(row["possible"] for row in answers["rows"] if "expert" not in row["question"])
+    assert {row["stored_bytes"] for row in arrays["rows"]} == {None}
 
 
 def test_values_of_a_bucket_are_those_of_the_folder(bucket: str, uploaded: str, local: Path) -> None:

@@ -45,6 +45,8 @@ def test_every_array_is_decoded_and_labelled(make_store: MakeStore, bits: str, c
         else:
             same_bits(held.values, written)
     assert dataset.committed.values.all()
+    unnamed = [name for name in dataset.variables if "long_name" not in dataset[name].attrs]
+    assert not unnamed  # each says in words what it holds: in a notebook, and on the axes of a plot
 
 
 def test_patterns_are_left_as_they_are_when_asked(make_store: MakeStore) -> None:
