@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from analyze.inventory.store import StoreInfo as StoreInfo
     from analyze.inventory.store import info as info
     from analyze.measured import statistics as statistics
+    from analyze.overviews.asking import overview as overview
     from analyze.quantisation.answer import quantisation_errors as quantisation_errors
     from analyze.thresholds.answers import answer as answer
     from analyze.thresholds.asking import outliers as outliers
@@ -58,6 +59,7 @@ _HOMES = {
     "open_run": "schemas.dataset",
     "outliers": "analyze.thresholds.asking",
     "overlap": "analyze.chance.asking",
+    "overview": "analyze.overviews.asking",
     "quantisation_errors": "analyze.quantisation.answer",
     "render": "analyze.formats",
     "render_tables": "analyze.formats",

@@ -14,7 +14,7 @@ from analyze.tables.table import Field, Table, Value, percent, plain
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["exceedance_table"]
+__all__ = ["bin_names", "exceedance_table", "position_bins"]
 
 _SHOWN_EXPERTS = 20
 _FIELDS = (
@@ -109,20 +109,25 @@ def _by_position(found: xr.Dataset) -> Table:
                         yield (*_start(found), magnitude, site, name, own, own / (of * layers), _share(own, whole))
 
     every = [range(i, i + 1) for i in range(size)]
-    binned = _bins(size)
-    names: list[Value] = [str(b.start) if len(b) == 1 else f"{b.start}-{b.stop - 1}" for b in binned]
+    binned = position_bins(size)
+    names: list[Value] = list(bin_names(binned))
     note = f"{_hit_note(found)} Summed over {counted(layers, 'layer')} and all sequences analysed."
     return _table(
         found, "position", fields, list(rows(every, list(range(size)))), [note], for_people=tuple(rows(binned, names))
     )
 
 
-def _bins(size: int) -> list[range]:
+def position_bins(size: int) -> list[range]:
     """0, 1, 2, 3, 4-7, 8-15 and so on."""
     starts = list(range(min(_EACH_ALONE, size)))
     while starts and starts[-1] < size:
         starts.append(max(starts[-1] + 1, _EACH_ALONE) if starts[-1] < _EACH_ALONE else 2 * starts[-1])
     return [range(a, min(b, size)) for a, b in zip(starts, [*starts[1:], size], strict=True) if a < min(b, size)]
+
+
+def bin_names(bins: Iterable[range]) -> tuple[str, ...]:
+    """What ``position_bins`` are called: ``3``, ``4-7``."""
+    return tuple(str(b.start) if len(b) == 1 else f"{b.start}-{b.stop - 1}" for b in bins)
 
 
 def _by_expert(found: xr.Dataset) -> Table:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from analyze.thresholds.asking import AnyRun
 
-__all__ = ["exceedances_by"]
+__all__ = ["EXPERTS_SITE", "exceedances_by", "require_routing"]
 
 EXPERTS_SITE = "ln_mlp"
 """The site whose tokens go to experts."""
@@ -128,15 +128,20 @@ def _by_position(
     return found[["hits", "rows"]]
 
 
-def _by_expert(
-    run: Run, magnitudes: tuple[str, ...], selection: Selection, share: Share, measured: Measure
-) -> xr.Dataset:
+def require_routing(run: Run) -> None:
+    """Raise StoreError, with the reason, where the store does not say which experts each token went to."""
     if "expert_id" not in run:
         routing = run.info.routing
         why = (routing.absent if routing else None) or (
             "it was captured by an older version" if run.info.model.experts else "the model has no experts"
         )
         raise StoreError(f"--by expert reads expert_id, which {run.path} has not: {why}")
+
+
+def _by_expert(
+    run: Run, magnitudes: tuple[str, ...], selection: Selection, share: Share, measured: Measure
+) -> xr.Dataset:
+    require_routing(run)
     if selection.sites not in (None, (EXPERTS_SITE,)):
         asked = ",".join(selection.sites or ())
         raise InputError(f"--by expert is about {EXPERTS_SITE}, whose tokens go to experts: leave out --sites {asked}")

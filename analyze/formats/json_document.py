@@ -16,7 +16,7 @@ from analyze.thresholds.bootstrap import RESAMPLES, SEED
 from analyze.thresholds.question import knob_record
 from analyze.thresholds.results import Feature, Result
 
-__all__ = ["render", "render_tables"]
+__all__ = ["json_value", "render", "render_tables"]
 
 
 def render(results: Sequence[Result], limit: int | None = None) -> Iterator[str]:
@@ -41,21 +41,21 @@ def render_tables(tables: Sequence[Table]) -> Iterator[str]:
         yield ("," if number else "") + f'\n{{\n  "table": {json.dumps(table.name)},'
         yield f'\n  "title": {json.dumps(table.title)},'
         for name, value in table.about.items():
-            yield f"\n  {json.dumps(name)}: {json.dumps(_value(value), allow_nan=False)},"
+            yield f"\n  {json.dumps(name)}: {json.dumps(json_value(value), allow_nan=False)},"
         yield '\n  "rows": ['
         for place, record in enumerate(table.records()):
-            values = {name: _value(value) for name, value in record.items()}
+            values = {name: json_value(value) for name, value in record.items()}
             yield ("," if place else "") + "\n    " + json.dumps(values, allow_nan=False)
         yield f'\n  ],\n  "notes": {json.dumps(list(table.notes))}\n}}'
     yield "\n]}\n"
 
 
-def _value(value: Any) -> Any:
+def json_value(value: Any) -> Any:
     """``value`` with its floats as ``_number`` writes them."""
     if isinstance(value, Mapping):
-        return {name: _value(held) for name, held in value.items()}
+        return {name: json_value(held) for name, held in value.items()}
     if isinstance(value, list | tuple):
-        return [_value(held) for held in value]
+        return [json_value(held) for held in value]
     return _number(value) if isinstance(value, float) else value
 
 

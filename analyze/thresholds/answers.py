@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from analyze.statistics.work import Excluded
     from analyze.thresholds.details import Details
 
-__all__ = ["answer", "peak_source", "refuse_zero_with_nan", "run_perplexity"]
+__all__ = ["answer", "peak_source", "refuse_zero_with_nan", "run_perplexity", "tallied"]
 
 
 def answer(
@@ -41,10 +41,7 @@ def answer(
     plan = make_plan(run, question)
 
     excluded: list[Excluded] = []
-    if plan.by_count:
-        tally = _counted(run, plan, progress, resources, excluded)
-    else:
-        tally = take_tally(plan, peak_source(run, plan, progress, resources, excluded))
+    tally = tallied(run, plan, progress, resources, excluded)
     refuse_zero_with_nan(run, plan, tally.nonfinite)
     details: Details | None = None
     if question.details:
@@ -55,7 +52,10 @@ def answer(
     return assemble(os.fspath(store), run.info, plan, tally, details, run_perplexity(run, plan), left_out)
 
 
-def _counted(run: Run, plan: Plan, progress: Progress, resources: Resources, excluded: list[Excluded]) -> Tally:
+def tallied(run: Run, plan: Plan, progress: Progress, resources: Resources, excluded: list[Excluded]) -> Tally:
+    """The tally of ``plan``, from peaks or by counts; cells that are skipped as damaged go into ``excluded``."""
+    if not plan.by_count:
+        return take_tally(plan, peak_source(run, plan, progress, resources, excluded))
     from analyze.thresholds.counting import count_tally
     from analyze.thresholds.slices import sliced_counts
 

@@ -1,0 +1,244 @@
+"""``overview``: all that a report or a figure shows of some runs, in one object."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from fractions import Fraction
+from importlib import metadata
+from typing import Any
+
+import xarray as xr
+
+from analyze.between.emergence import emergence
+from analyze.chance.asking import saturation
+from analyze.opened import path_of
+from analyze.overviews.features import feature_views, listed_features
+from analyze.overviews.lattice import LEAST_LAYERS, LEAST_POSITIONS, share_steps, take_lattice
+from analyze.overviews.results import (
+    Absent,
+    Asked,
+    Emergence,
+    Overview,
+    Saturation,
+    StoreFacts,
+    StoreView,
+    SweepPoint,
+)
+from analyze.overviews.sliced import curves, position_profile, quantisation_view, unless_absent
+from analyze.progress import Progress, silent_progress
+from analyze.quantities import decimal_text
+from analyze.resources import DEFAULT_RESOURCES, Resources
+from analyze.tables.columns import MODEL_COLUMNS, RUN_COLUMNS
+from analyze.tables.likeness import comparison_notes
+from analyze.tables.names import compared
+from analyze.tables.wording import definition_words, notes, shares_words
+from analyze.thresholds.answers import answer
+from analyze.thresholds.asking import AnyRun, Magnitudes, magnitude_words
+from analyze.thresholds.question import Question, ask
+from analyze.thresholds.results import Result
+from schemas.errors import InputError
+from schemas.run import Run, is_url, store_bytes
+
+__all__ = ["MAX_MAGNITUDES", "overview"]
+
+MAX_MAGNITUDES = 256
+"""Most magnitudes of one overview."""
+
+FEATURES = 24
+_DEFAULT_CHOSEN = Fraction(6)
+
+
+def overview(
+    runs: AnyRun | Iterable[AnyRun],
+    magnitudes: Magnitudes = "2:12:0.25",
+    *,
+    chosen: str | float | Fraction | None = None,
+    features: int = FEATURES,
+    progress: Progress = silent_progress,
+    resources: Resources = DEFAULT_RESOURCES,
+    **knobs: Any,
+) -> Overview:
+    """All that a report or a figure shows of one or several runs: see ``analyze.overviews.results``.
+
+    ``chosen``: the magnitude that is looked at first, and at which features are looked at closely: 6 where it is
+    among ``magnitudes``, else the one next to it. ``features``: how many are looked at closely in each run. ``knobs``
+    as for ``outliers``; ``engine="peaks"`` leaves out what takes a pass over the slices. What a store cannot answer
+    is ``Absent``, with the reason. Raises InputError for more than 256 magnitudes or details, and what ``answer``
+    raises.
+
+    >>> seen = overview("runs/tiny.zarr", "6:9:1")
+    >>> [(point.magnitude, point.outliers) for point in seen.stores[0].sweep]
+    [('6', 3), ('7', 3), ('8', 2), ('9', 1)]
+    >>> seen.stores[0].features[0].feature, seen.stores[0].features[0].experts.absent[:30]
+    (2, '--by expert reads expert_id,')
+    """
+    one = isinstance(runs, str | os.PathLike | Run | xr.Dataset)
+    paths = [path_of(run) for run in ([runs] if one else runs)]  # type: ignore[union-attr, arg-type]
+    question = _question(paths, magnitudes, knobs)
+    place = _chosen(question, chosen)
+    layer_shares, layer_share = share_steps(question.layers, LEAST_LAYERS)
+    position_shares, position_share = share_steps(question.positions, LEAST_POSITIONS)
+    results = [answer(path, question, progress, resources) for path in paths]
+    infos, plans, labels = compared([found[0] for found in results])
+    stores = []
+    for path, found, label in zip(paths, results, labels, strict=True):
+        run, plan = Run(path), found[0].plan
+        lattice = take_lattice(run, question, layer_shares[0], position_shares[0], progress, resources)
+        listed = listed_features(found[0], lattice.pairs, features)
+        stores.append(
+            StoreView(
+                facts=_facts(run, found[0], label),
+                sweep=tuple(_point(result) for result in found),
+                coverage=lattice.coverage(found[0]),
+                phase=lattice.phase_map(),
+                features=feature_views(run, question, place, listed, progress, resources),
+                curves=unless_absent(lambda: curves(run, plan, progress, resources)),  # noqa: B023
+                positions=unless_absent(lambda: position_profile(run, plan, progress, resources)),  # noqa: B023
+                saturation=unless_absent(lambda: _saturation(run, question, knobs, progress, resources)),  # noqa: B023
+                quantisation=unless_absent(
+                    lambda: quantisation_view(run, plan, label, progress, resources)  # noqa: B023
+                ),
+            )
+        )
+    definition = question.definition
+    asked = Asked(
+        definition=definition.preset,
+        source=definition.source,
+        unit=definition.unit,
+        layer_unit=definition.layer_unit,
+        scope=definition.scope,
+        position_coverage=definition.position_coverage,
+        layers=question.layers.text,
+        positions=question.positions.text,
+        engine=question.engine,
+        in_gain_units=question.in_gain_units,
+        magnitudes=tuple(decimal_text(m) for m in question.magnitudes),
+        chosen=place,
+        layer_shares=layer_shares,
+        layer_share=layer_share,
+        position_shares=position_shares,
+        position_share=position_share,
+        words=definition_words(plans[0], "the magnitude"),
+        notes=tuple(notes([result for found in results for result in found])),
+    )
+    return Overview(
+        made_by=f"outlier-features {metadata.version('outlier-features')}",
+        asked=asked,
+        stores=tuple(stores),
+        emergence=_emergence(paths, question, place, knobs, progress, resources),
+        notes=tuple(comparison_notes(infos, plans, labels)),
+    )
+
+
+def _question(paths: Sequence[str], magnitudes: Magnitudes, knobs: dict[str, Any]) -> Question:
+    """The question with its magnitudes ascending."""
+    question = ask(magnitude_words(magnitudes), **knobs)
+    if not paths:
+        raise InputError("no runs were given: name at least one store")
+    if len(set(paths)) < len(paths):
+        raise InputError(f"{next(p for p in paths if paths.count(p) > 1)} is given twice: name each store once")
+    if len(question.magnitudes) > MAX_MAGNITUDES:
+        raise InputError(
+            f"a report at {len(question.magnitudes):,} magnitudes; the limit is {MAX_MAGNITUDES}: take a larger step"
+        )
+    if question.details:
+        raise InputError("--details is a table of its own, not part of a report: leave it out")
+    return replace(question, magnitudes=tuple(sorted(question.magnitudes)))
+
+
+def _chosen(question: Question, chosen: str | float | Fraction | None) -> int:
+    """The place of the magnitude chosen; raises InputError for one that is not among the question's."""
+    if chosen is None:
+        return min(range(len(question.magnitudes)), key=lambda i: abs(question.magnitudes[i] - _DEFAULT_CHOSEN))
+    wanted = ask(magnitude_words(chosen)).magnitudes[0]
+    if wanted not in question.magnitudes:
+        raise InputError(
+            f"magnitude {decimal_text(wanted)} is not among those of the overview: choose one of "
+            f"{', '.join(decimal_text(m) for m in question.magnitudes[:12])}"
+        )
+    return question.magnitudes.index(wanted)
+
+
+def _facts(run: Run, result: Result, label: str) -> StoreFacts:
+    plan, info = result.plan, run.info
+    arrays = [run.array(name) for name in sorted(run.group.array_keys())]
+    return StoreFacts(
+        path=run.path,
+        name=info.model.name,
+        label=label,
+        model=info.model.model_dump(mode="json"),
+        model_words={column.heading: column.text(result) for column in (*MODEL_COLUMNS, *RUN_COLUMNS)},
+        provenance=info.model_dump(mode="json", exclude={"model"}),
+        retention=str(run.retention),
+        bytes_on_disk=None if is_url(run.path) else store_bytes(run.path),
+        raw_bytes=sum(math.prod(array.shape) * array.dtype.itemsize for array in arrays),
+        sequences_in_store=run.dimensions.sequences,
+        sequences_complete=len(run.complete_sequences()),
+        sequences=plan.sequences,
+        layers=plan.chosen.layers,
+        sites=plan.sites,
+        features=run.dimensions.features,
+        layers_total=plan.layers_total,
+        layers_needed=plan.layers_needed,
+        positions_total=plan.positions_total,
+        positions_needed=plan.positions_at_least,
+        positions_by_sequence=plan.positions_of,
+        sequences_needed=plan.sequences_needed,
+        answered_from=plan.answered_from,
+        shares_words=shares_words(plan),
+        perplexity=result.perplexity.value,
+        nonfinite_values=result.nonfinite,
+        excluded_cells=result.excluded,
+    )
+
+
+def _point(result: Result) -> SweepPoint:
+    return SweepPoint(
+        magnitude=decimal_text(result.magnitude),
+        outliers=result.outliers,
+        unique_features=result.unique_features,
+        outliers_per_sequence=result.outliers_per_sequence,
+        interval=result.interval,
+        mean_layer_percent=result.mean_layer_percent,
+        mean_position_percent=result.mean_position_percent,
+    )
+
+
+def _saturation(
+    run: Run, question: Question, knobs: dict[str, Any], progress: Progress, resources: Resources
+) -> Saturation:
+    magnitudes = ",".join(decimal_text(m) for m in question.magnitudes)
+    found = saturation(run, magnitudes, progress=progress, resources=resources, **knobs)
+    return Saturation(
+        tokens=tuple(found.tokens.values.tolist()),
+        unique_features=tuple(map(tuple, found.unique_features.values.tolist())),
+        interval=tuple(tuple((low, high) for low, high in rows) for rows in found.unique_interval.values.tolist()),
+        outliers=tuple(map(tuple, found.outliers.values.tolist())),
+    )
+
+
+def _emergence(
+    paths: Sequence[str],
+    question: Question,
+    place: int,
+    knobs: dict[str, Any],
+    progress: Progress,
+    resources: Resources,
+) -> Emergence | Absent:
+    if len(paths) < 2:
+        return Absent("Emergence is seen between models: name several stores.")
+    magnitude = decimal_text(question.magnitudes[place])
+    found = unless_absent(lambda: emergence(paths, magnitude, progress=progress, resources=resources, **knobs))
+    if isinstance(found, Absent):
+        return found
+    names = tuple(str(name) for name in (*found.coords, *found.data_vars))
+    columns = [found[name].values.tolist() for name in names]
+    return Emergence(
+        magnitude=magnitude,
+        names=names,
+        rows=tuple(zip(*columns, strict=True)),
+        median_from=tuple(dict.fromkeys(words for words in found.median_from.values.tolist() if words)),
+    )

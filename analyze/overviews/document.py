@@ -1,0 +1,23 @@
+"""The object as JSON, from which any of its pages can be made again."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+from analyze.formats.json_document import json_value
+from analyze.overviews.results import Overview
+
+__all__ = ["as_json", "json_text"]
+
+
+def as_json(overview: Overview) -> dict[str, Any]:
+    """The object as JSON's own types: an infinity is the string ``inf`` or ``-inf``, NaN is null."""
+    found: dict[str, Any] = json_value(dataclasses.asdict(overview))
+    return found
+
+
+def json_text(overview: Overview) -> str:
+    """The same as one line of strict JSON."""
+    return json.dumps(as_json(overview), allow_nan=False, separators=(",", ":")) + "\n"

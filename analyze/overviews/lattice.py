@@ -1,0 +1,174 @@
+"""Counts of layers and positions at the least shares: what answers every larger share and magnitude exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+import numpy as np
+import numpy.typing as npt
+
+from analyze.overviews.packing import packed
+from analyze.overviews.results import Coverage, PhaseMap, ShareStep
+from analyze.progress import Progress
+from analyze.quantities import Share
+from analyze.resources import Resources
+from analyze.thresholds.answers import tallied
+from analyze.thresholds.plan import Plan, make_plan
+from analyze.thresholds.question import Question
+from analyze.thresholds.results import Result
+from analyze.thresholds.tally import Tally
+from analyze.thresholds.units import Staircase, Units
+from schemas.run import Run
+
+__all__ = ["LEAST_LAYERS", "LEAST_POSITIONS", "Lattice", "share_steps", "take_lattice"]
+
+Counts = npt.NDArray[np.int64]
+
+LEAST_LAYERS = Fraction(5, 100)
+LEAST_POSITIONS = Fraction(1, 100)
+"""Least shares that a report answers, unless lesser ones are asked for: below them nearly every feature is hit."""
+
+_PHASE_STEPS = 20
+
+
+def share_steps(asked: Share, least: Fraction) -> tuple[tuple[ShareStep, ...], int]:
+    """The whole percents from ``least`` on, and the share that was asked for among them; and its place.
+
+    >>> steps, place = share_steps(Share("1/3", Fraction(1, 3)), Fraction(5, 100))
+    >>> [step.text for step in steps[place - 1 : place + 2]]
+    ['33%', '1/3', '34%']
+    """
+    values = {Fraction(n, 100): f"{n}%" for n in range(1, 101) if Fraction(n, 100) >= least}
+    values.setdefault(asked.value, asked.text)
+    ordered = sorted(values)
+    steps = tuple(ShareStep(values[value], value.numerator, value.denominator) for value in ordered)
+    return steps, ordered.index(asked.value)
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """``pairs`` are (sequence, feature) units at the least shares; ``features`` those of a definition that counts them.
+
+    ``plan`` is that of the definition itself at the shares asked.
+    """
+
+    plan: Plan
+    pairs: Units
+    features: Units | None
+
+    def coverage(self, result: Result) -> Coverage:
+        """The packed form; ``result`` is that of the least magnitude at the shares asked."""
+        plan, listed = self.plan, result.tally.units
+        rows = listed.rows(0, plan.thresholds[0])
+        return Coverage(
+            encoding=plan.encoding.name,
+            thresholds=plan.thresholds,
+            threshold_of=plan.threshold_of,
+            pairs=packed(_streams(self.pairs, plan, held=True)),
+            features=None
+            if self.features is None
+            else packed(_streams(self.features, plan, held=plan.question.definition.scope == "pooled")),
+            listed=packed(
+                [
+                    [] if listed.sequence is None else listed.sequence[rows],
+                    listed.feature[rows],
+                    [] if listed.met is not None else listed.critical[rows],
+                    listed.peak[rows],
+                ]
+            ),
+        )
+
+    def phase_map(self) -> PhaseMap:
+        """Counts over magnitude and layer share, at the position share asked."""
+        shares = [Fraction(step, _PHASE_STEPS) for step in range(1, _PHASE_STEPS + 1)]
+        needed = [-(-share.numerator * self.plan.layers_total // share.denominator) for share in shares]
+        columns = [self._counts(threshold, needed) for threshold in range(len(self.plan.thresholds))]
+        return PhaseMap(
+            tuple(f"{100 * share.numerator // share.denominator}%" for share in shares),
+            tuple(tuple(columns[t][row] for t in self.plan.threshold_of) for row in range(len(shares))),
+        )
+
+    def _counts(self, threshold: int, needed: Sequence[int]) -> list[int]:
+        """Units counted at one threshold with each number of layers needed."""
+        plan = self.plan
+        pooled = plan.question.definition.scope == "pooled"
+        units = self.features if pooled and self.features is not None else self.pairs
+        rows = np.flatnonzero(_lengths(units, plan) > threshold)
+        found = units.coverage(threshold, rows)
+        share = plan.question.positions.value
+        enough = (found.positions * share.denominator >= share.numerator * found.positions_total) & (
+            found.positions_total > 0
+        )
+        layers, feature = found.layers[enough], units.feature[rows[enough]]
+        if plan.sequences_needed is None:
+            return [int(np.count_nonzero(layers >= least)) for least in needed]
+        times = [np.bincount(feature[layers >= least], minlength=1) for least in needed]
+        return [int(np.count_nonzero(row >= plan.sequences_needed)) for row in times]
+
+
+def take_lattice(
+    run: Run,
+    question: Question,
+    layer_share: ShareStep,
+    position_share: ShareStep,
+    progress: Progress,
+    resources: Resources,
+) -> Lattice:
+    """The lattice of a question, down to the least shares given; takes what ``answer`` takes, once or twice."""
+    plan = make_plan(run, question)
+    definition = question.definition
+    least = replace(question, layers=_share(layer_share), positions=_share(position_share))
+    if definition.position_coverage == "mean":  # a mean over affected layers can fall and rise again: all are held
+        least = replace(least, positions=Share("0", Fraction(1, 10**12)))
+    own = replace(least, definition=replace(definition, scope="sequence", sequence_share=None))
+
+    def taken(asked: Question) -> Tally:
+        return tallied(run, make_plan(run, asked), progress, resources, [])
+
+    features = None if definition.unit == "sequence-feature" else taken(least).units
+    return Lattice(plan, taken(own).units, features)
+
+
+def _share(step: ShareStep) -> Share:
+    return Share(step.text, Fraction(step.numerator, step.denominator))
+
+
+def _lengths(units: Units, plan: Plan) -> Counts:
+    """At how many thresholds each unit is held: those that it meets, or all up to the last that it meets."""
+    if units.met is None:
+        found: Counts = np.searchsorted(plan.thresholds, units.critical.astype(np.int64), side="right").astype(np.int64)
+        return found
+    places = np.arange(1, len(plan.thresholds) + 1)
+    return np.asarray((units.met * places).max(axis=1, initial=0), np.int64)
+
+
+def _streams(units: Units, plan: Plan, held: bool) -> list[npt.ArrayLike]:
+    """Lists of numbers as ``Coverage`` says, units by sequence and feature."""
+    sequence = np.zeros_like(units.feature) if units.sequence is None else units.sequence
+    order = np.lexsort((units.feature, sequence))
+    feature, lengths = units.feature[order], _lengths(units, plan)[order]
+    streams: list[npt.ArrayLike] = []
+    first = np.zeros(feature.size, np.bool_)
+    first[:1] = True
+    if units.sequence is not None:
+        ordered = units.sequence[order]
+        streams.append([int(np.count_nonzero(ordered == q)) for q in plan.sequences])
+        first[1:] = ordered[1:] != ordered[:-1]
+    streams += [np.where(first, feature, feature - np.roll(feature, 1)), lengths, units.peak[order]]
+    if held:
+        streams += [_differences(stairs, order, lengths) for stairs in (units.layers, units.positions)]
+    return streams
+
+
+def _differences(stairs: Staircase, order: Counts, lengths: Counts) -> Counts:
+    """The first ``lengths`` counts of each unit: the first of them, then how much less each next one is."""
+    ends = np.cumsum(lengths)
+    starts = ends - lengths
+    at = np.arange(int(lengths.sum())) - np.repeat(starts, lengths) + np.repeat(stairs.starts[order], lengths)
+    counts = stairs.flat[at]
+    steps = np.concatenate([counts[:1], counts[:-1] - counts[1:]])
+    begin = starts[lengths > 0]
+    steps[begin] = counts[begin]
+    return steps

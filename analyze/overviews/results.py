@@ -1,0 +1,318 @@
+"""The object that reports and figures are made of: plain data in frozen dataclasses, which JSON takes as it is.
+
+Names are those of the command's own documents (docs/results.md). A section that a store cannot answer is an ``Absent``,
+which says why. Magnitudes are ascending decimals in text; everything indexed by magnitude follows their order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = [
+    "Absent",
+    "Asked",
+    "Coverage",
+    "Curves",
+    "Emergence",
+    "ExpertShare",
+    "FeatureView",
+    "Overview",
+    "PhaseMap",
+    "PositionProfile",
+    "QuantisationView",
+    "Saturation",
+    "ShareStep",
+    "StoreFacts",
+    "StoreView",
+    "SweepPoint",
+    "TableView",
+    "TokenCount",
+    "TokenPeak",
+]
+
+Row = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Absent:
+    """A section that this store cannot answer: ``absent`` says why, in a sentence."""
+
+    absent: str
+
+
+@dataclass(frozen=True)
+class ShareStep:
+    """A share that may be chosen: as text, and exactly."""
+
+    text: str
+    numerator: int
+    denominator: int
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The question. ``chosen`` and ``layer_share``, ``position_share`` are places in the lists beside them."""
+
+    definition: str
+    source: str
+    unit: str
+    layer_unit: str
+    scope: str
+    position_coverage: str
+    layers: str
+    positions: str
+    engine: str
+    in_gain_units: bool
+    magnitudes: tuple[str, ...]
+    chosen: int
+    layer_shares: tuple[ShareStep, ...]
+    layer_share: int
+    position_shares: tuple[ShareStep, ...]
+    position_share: int
+    words: str
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class StoreFacts:
+    """What a store is and what of it was looked at.
+
+    ``model`` and ``provenance`` are the store's own attributes. ``sequences_complete`` of ``sequences_in_store``;
+    ``bytes_on_disk`` is None of a remote store, ``raw_bytes`` what its arrays take decoded. ``perplexity`` is None
+    where there are no losses. ``layers_total`` and ``positions_total`` are C and T of docs/definitions.md.
+    """
+
+    path: str
+    name: str
+    label: str
+    model: Mapping[str, Any]
+    model_words: Mapping[str, str]
+    provenance: Mapping[str, Any]
+    retention: str
+    bytes_on_disk: int | None
+    raw_bytes: int
+    sequences_in_store: int
+    sequences_complete: int
+    sequences: tuple[int, ...]
+    layers: tuple[int, ...]
+    sites: tuple[str, ...]
+    features: int
+    layers_total: int
+    layers_needed: int
+    positions_total: int
+    positions_needed: int | None
+    positions_by_sequence: tuple[int, ...]
+    sequences_needed: int | None
+    answered_from: str
+    shares_words: str
+    perplexity: float | None
+    nonfinite_values: int
+    excluded_cells: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SweepPoint:
+    """The counts at one magnitude, at the shares asked: a row of the command's table."""
+
+    magnitude: str
+    outliers: int
+    unique_features: int
+    outliers_per_sequence: float
+    interval: tuple[float, float] | None
+    mean_layer_percent: float | None
+    mean_position_percent: float | None
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Exact counts from which every magnitude, layer share and position share of the lists is answered.
+
+    ``threshold_of`` gives each magnitude's place among the store's distinct ``thresholds`` (bit patterns of
+    ``encoding``, ascending). ``pairs``, ``features`` and ``listed`` are packed integers
+    (``analyze.overviews.packing``):
+
+    - ``pairs``: all (sequence, feature) pairs that meet the least shares at the least magnitude, by sequence and
+      feature: how many of each sequence; features, as differences; at how many thresholds each is held; peaks; then
+      affected layers at each of those thresholds and positions hit, each pair's first count and then how much less
+      the next one is.
+    - ``features``, for definitions that count features, the same without the first; layers and positions are held
+      where sequences are pooled. None for those that count pairs.
+    - ``listed``: the units counted at the shares asked and the least magnitude, in the command's order: sequences
+      (empty where features are counted), features, critical patterns (empty where there are none), peaks.
+    """
+
+    encoding: str
+    thresholds: tuple[int, ...]
+    threshold_of: tuple[int, ...]
+    pairs: str
+    features: str | None
+    listed: str
+
+
+@dataclass(frozen=True)
+class PhaseMap:
+    """``outliers``: [layer share][magnitude], at the position share asked; ``layer_shares`` as text."""
+
+    layer_shares: tuple[str, ...]
+    outliers: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class TokenPeak:
+    """One of a feature's largest values. ``token_id`` is None where the store has none, ``text`` too."""
+
+    sequence: int
+    position: int
+    peak: float
+    token_id: int | None
+    text: str | None
+
+
+@dataclass(frozen=True)
+class TokenCount:
+    """How often a token occurs in the analysed sequences, and at how many of its places the feature is hit."""
+
+    token_id: int
+    text: str | None
+    hits: int
+    occurrences: int
+
+
+@dataclass(frozen=True)
+class ExpertShare:
+    """Hits of one feature in the tokens that an expert of a layer was given, and how many tokens these are."""
+
+    layer: int
+    expert: int
+    hits: int
+    tokens: int
+
+
+@dataclass(frozen=True)
+class FeatureView:
+    """Where one feature lives. ``counted``: whether the rule counts it at any magnitude asked, at the shares asked.
+
+    ``critical_magnitude`` is the largest among its units. ``layer_peak``: [site][layer], over all analysed sequences.
+    ``sequence_peak``: one for each. ``positions``: its largest values. ``position_hits``: at the chosen magnitude, by
+    the bins of ``position_bins``: hits and tokens looked at, where a position is hit if any cell is. ``tokens`` are
+    those most often hit at the chosen magnitude; ``experts`` those with most hits at it, of the site ln_mlp.
+    """
+
+    feature: int
+    counted: bool
+    critical_magnitude: float | None
+    peak: float
+    layer_peak: tuple[tuple[float, ...], ...]
+    sequence_peak: tuple[float, ...]
+    positions: tuple[TokenPeak, ...]
+    position_bins: tuple[str, ...]
+    position_hits: tuple[tuple[int, int], ...]
+    tokens: tuple[TokenCount, ...]
+    experts: tuple[ExpertShare, ...] | Absent
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Of each tensor (a norm output by its site's name, or the residual that entered that norm) and layer.
+
+    ``top``: the three largest magnitudes and ``median`` the median one, means over sequences; ``kurtosis`` and
+    ``max_median`` as docs/criteria.md defines them. All [tensor][layer], ``top`` [place][tensor][layer]; None where
+    there is nothing to say. ``formulas``: of each, in words. ``left_out``: tensors that cannot be had, and why.
+    """
+
+    tensors: tuple[str, ...]
+    layers: tuple[int, ...]
+    top: tuple[tuple[tuple[float | None, ...], ...], ...]
+    median: tuple[tuple[float | None, ...], ...]
+    kurtosis: tuple[tuple[float | None, ...], ...]
+    max_median: tuple[tuple[float | None, ...], ...]
+    formulas: Mapping[str, str]
+    left_out: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PositionProfile:
+    """Hits by position of a sequence: [site][magnitude][bin], over all layers and sequences, and ``tokens`` [bin].
+
+    ``values_per_token``: (layer, feature) pairs behind each token and site. ``magnitudes``: those that the slices
+    answer. ``bins``: 0, 1, 2, 3, 4-7, 8-15 and so on.
+    """
+
+    sites: tuple[str, ...]
+    magnitudes: tuple[str, ...]
+    bins: tuple[str, ...]
+    tokens: tuple[int, ...]
+    values_per_token: int
+    hits: tuple[tuple[tuple[int, ...], ...], ...]
+
+
+@dataclass(frozen=True)
+class Saturation:
+    """Growth with sequences, [magnitude][n - 1]: see ``analyze.saturation``."""
+
+    tokens: tuple[int, ...]
+    unique_features: tuple[tuple[float, ...], ...]
+    interval: tuple[tuple[tuple[float, float], ...], ...]
+    outliers: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class TableView:
+    """A table as a person reads it; ``right`` says which columns are numbers."""
+
+    name: str
+    title: str
+    headings: tuple[str, ...]
+    right: tuple[bool, ...]
+    cells: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class QuantisationView:
+    """``sqnr_db`` and ``relative_error``: [format][site][layer], of all positions; ``tables`` sum them up."""
+
+    formats: tuple[str, ...]
+    sites: tuple[str, ...]
+    layers: tuple[int, ...]
+    sqnr_db: tuple[tuple[tuple[float | None, ...], ...], ...]
+    relative_error: tuple[tuple[tuple[float | None, ...], ...], ...]
+    tables: tuple[TableView, ...]
+
+
+@dataclass(frozen=True)
+class Emergence:
+    """A row for each store at the chosen magnitude, with the values of ``names``: see ``analyze.emergence``."""
+
+    magnitude: str
+    names: tuple[str, ...]
+    rows: tuple[Row, ...]
+    median_from: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class StoreView:
+    """All that is shown of one store."""
+
+    facts: StoreFacts
+    sweep: tuple[SweepPoint, ...]
+    coverage: Coverage
+    phase: PhaseMap
+    features: tuple[FeatureView, ...]
+    curves: Curves | Absent
+    positions: PositionProfile | Absent
+    saturation: Saturation | Absent
+    quantisation: QuantisationView | Absent
+
+
+@dataclass(frozen=True)
+class Overview:
+    """All that is shown of some stores. ``notes``: what keeps them from being compared like with like."""
+
+    made_by: str
+    asked: Asked
+    stores: tuple[StoreView, ...]
+    emergence: Emergence | Absent
+    notes: tuple[str, ...]

@@ -1,0 +1,137 @@
+"""What an overview embeds answers any magnitude and shares as the command does; and it holds what other calls say."""
+
+from __future__ import annotations
+
+import base64
+import json
+import random
+import zlib
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from analyze import ask, outliers, overview, sweep
+from analyze.overviews.document import json_text
+from analyze.overviews.packing import packed, unpacked
+from analyze.overviews.results import Absent, StoreView
+from analyze.thresholds.answers import answer
+from schemas.errors import InputError
+
+KNOBS: tuple[dict[str, Any], ...] = (
+    {},
+    {"definition": "llm-int8"},
+    {"definition": "llm-int8-block"},
+    {"definition": "majority"},
+    {"position_coverage": "density", "definition": "majority"},
+    {"position_coverage": "mean"},
+    {"minimum_hits": 2, "definition": "llm-int8"},
+    {"minimum_hits": "10%"},
+)
+SHARES = ("5%", "6%", "7%", "25%", "33%", "50%", "61%", "99%", "100%")
+
+
+def counted(seen: StoreView, asked: Any, place: int, layers: Fraction, positions: Fraction) -> tuple[int, int]:
+    """(outliers, unique features) from the packed counts, in the plainest way."""
+    facts, threshold = seen.facts, seen.coverage.threshold_of[place]
+    pooled = asked.scope == "pooled"
+    text = seen.coverage.features if pooled else seen.coverage.pairs
+    assert text is not None
+    lists = unpacked(text)
+    if not pooled:
+        starts = [q for q, n in enumerate(lists.pop(0)) for _ in range(n)]
+    features, lengths, _peaks, layer_steps, position_steps = lists
+    met: list[tuple[int, int]] = []
+    feature, at, last = 0, 0, None
+    for unit, length in enumerate(lengths):
+        row = 0 if pooled else starts[unit]
+        feature = features[unit] if row != last else feature + features[unit]
+        last = row
+        own = [values[at : at + length] for values in (layer_steps, position_steps)]
+        at += length
+        if length <= threshold:
+            continue
+        hit_layers, hit = (first[0] - sum(first[1 : threshold + 1]) for first in own)
+        tokens = facts.positions_total if pooled else facts.positions_by_sequence[row]
+        cells = len(facts.sites) * len(facts.layers)
+        total = {"union": 1, "mean": hit_layers, "density": cells}[asked.position_coverage] * tokens
+        if hit_layers >= layers * facts.layers_total and hit >= positions * total:
+            met.append((row, feature))
+    if facts.sequences_needed is not None:
+        times = [f for _, f in met]
+        met = [(0, f) for f in set(times) if times.count(f) >= facts.sequences_needed]
+    return len(met), len({f for _, f in met})
+
+
+@pytest.mark.parametrize("knobs", KNOBS, ids=str)
+def test_packed_counts_answer_as_the_command_does(noisy_store: Path, knobs: dict[str, Any]) -> None:
+    seen = overview(noisy_store, "6,2:30:3.5", engine="peaks" if set(knobs) <= {"definition"} else "auto", **knobs)
+    random_ = random.Random(5)
+    for layers, positions in [("25%", "6%"), *((random_.choice(SHARES), random_.choice(SHARES)) for _ in range(3))]:
+        shares = [Fraction(int(text[:-1]), 100) for text in (layers, positions)]
+        question = ask(",".join(seen.asked.magnitudes), layers=layers, positions=positions, **knobs)
+        for place, result in enumerate(answer(noisy_store, question)):
+            expected = result.outliers, result.unique_features
+            assert counted(seen.stores[0], seen.asked, place, *shares) == expected, (layers, positions, place)
+            if (layers, positions) == ("25%", "6%"):
+                point = seen.stores[0].sweep[place]
+                assert (point.outliers, point.unique_features) == expected
+                assert seen.stores[0].phase.outliers[4][place] == result.outliers
+
+
+def test_phase_map_is_a_sweep_at_each_layer_share(noisy_store: Path) -> None:
+    for definition in ("moe-table", "majority"):
+        found = overview(noisy_store, "4:12:4", engine="peaks", definition=definition).stores[0].phase
+        for row in (0, 9, 19):
+            share = found.layer_shares[row]
+            plain = sweep(noisy_store, "4:12:4", layers=share, definition=definition).outliers.values.tolist()
+            assert list(found.outliers[row]) == plain
+
+
+def test_features_say_where_they_live(noisy_store: Path) -> None:
+    seen = overview(noisy_store, "6:12:2", chosen=8, features=3)
+    store, units = seen.stores[0], outliers(noisy_store, 6)
+    first = store.features[0]
+    assert first.feature == int(units.feature[0])
+    assert first.critical_magnitude == float(units.critical_magnitude[0])
+    assert len(store.features) == 3
+    assert first.counted
+    assert max(map(max, first.layer_peak)) == first.peak == first.positions[0].peak == max(first.sequence_peak)
+    assert sum(hits for hits, _ in first.position_hits) == sum(token.hits for token in first.tokens)
+    assert sum(tokens for _, tokens in first.position_hits) == 80
+    assert isinstance(first.experts, Absent)
+    assert "no experts" in first.experts.absent
+
+
+def test_peaks_alone_leave_out_what_takes_slices(noisy_store: Path) -> None:
+    store = overview(noisy_store, "6", engine="peaks").stores[0]
+    for view in (store.curves, store.positions, store.quantisation):
+        assert isinstance(view, Absent)
+        assert "--engine peaks" in view.absent
+    assert not isinstance(store.saturation, Absent)
+
+
+def test_the_object_is_strict_json(noisy_store: Path) -> None:
+    text = json_text(overview(noisy_store, "6,8"))
+    assert json.loads(text, parse_constant=lambda name: pytest.fail(name))["asked"]["magnitudes"] == ["6", "8"]
+
+
+def test_impossible_overviews_are_refused(noisy_store: Path) -> None:
+    for arguments, told in (
+        ({"magnitudes": "0:3:0.01"}, "the limit is 256"),
+        ({"magnitudes": "6", "details": True}, "--details"),
+        ({"magnitudes": "6,8", "chosen": 7}, "choose one of 6, 8"),
+    ):
+        with pytest.raises(InputError, match=told):
+            overview(noisy_store, **arguments)  # type: ignore[arg-type]
+
+
+def test_packing_is_leb128_in_zlib() -> None:
+    values = [0, 1, 127, 128, 16383, 16384, 2**31, 2**35 - 1]
+    assert unpacked(packed([values, [], np.arange(300)])) == [values, [], list(range(300))]
+    assert zlib.decompress(base64.b64decode(packed([[300]]))) == bytes([1, 1, 0xAC, 2])
+    for wrong in (-1, 2**35):
+        with pytest.raises(ValueError, match="from 0"):
+            packed([[wrong]])
