@@ -73,7 +73,7 @@ def overview(
     >>> [(point.magnitude, point.outliers) for point in seen.stores[0].sweep]
     [('6', 3), ('7', 3), ('8', 2), ('9', 1)]
     >>> seen.stores[0].features[0].feature, seen.stores[0].features[0].experts.absent[:30]
-    (2, '--by expert reads expert_id,')
+    (2, '--by expert reads expert_id, w')
     """
     one = isinstance(runs, str | os.PathLike | Run | xr.Dataset)
     paths = [path_of(run) for run in ([runs] if one else runs)]  # type: ignore[union-attr, arg-type]
