@@ -224,7 +224,7 @@ def _refuse(arguments: argparse.Namespace, names: Sequence[str], why: str) -> No
 
 def _results(arguments: argparse.Namespace) -> Iterator[str]:
     """What a definition counts."""
-    from analyze.formats import render
+    from analyze.formats import lists_features, render
     from analyze.progress import shown_progress, silent_progress
     from analyze.thresholds.answers import answer
     from analyze.thresholds.question import ask
@@ -232,7 +232,11 @@ def _results(arguments: argparse.Namespace) -> Iterator[str]:
     question = ask(arguments.magnitude, **{name: getattr(arguments, name) for name in _KNOBS})
     progress = silent_progress if arguments.quiet else shown_progress
     resources = resources_of(arguments)
-    results = [result for store in arguments.store for result in answer(store, question, progress, resources)]
+    one = len(arguments.store) * len(question.magnitudes) == 1
+    listed = lists_features(arguments.format, arguments.features, one)
+    results = [
+        result for store in arguments.store for result in answer(store, question, progress, resources, features=listed)
+    ]
     return render(results, arguments.format, arguments.features)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from analyze import answer, ask
+from analyze.resources import Resources
 from analyze.thresholds.asking import sweep as outliers_sweep
 from bench.rounds import Comparison, compare
 from bench.slices_store import SITES, generated_info
@@ -24,6 +25,7 @@ __all__ = ["run"]
 
 DIMENSIONS = Dimensions(layers=48, sequences=16, positions=2048, features=2048)
 SWEEP = "2:12:0.25"
+ANEW = Resources(cache=False)
 
 
 def run() -> Iterator[Comparison]:
@@ -33,15 +35,15 @@ def run() -> Iterator[Comparison]:
         _write_peaks(store)
         question, sweep = ask("6"), ask(SWEEP)
         yield compare(
-            f"41 thresholds ({SWEEP}) from the peaks of 48 layers x 2 sites x 16 x 2048 x 2048",
-            lambda: answer(store, sweep),
+            f"41 thresholds ({SWEEP}) from the peaks of 48 layers x 2 sites x 16 x 2048 x 2048, nothing kept",
+            lambda: answer(store, sweep, resources=ANEW, features=False),
             "one threshold from the same peaks",
-            lambda: answer(store, question),
+            lambda: answer(store, question, resources=ANEW),
             bar=1.5,
         )
         yield compare(
             "one threshold from the same peaks",
-            lambda: answer(store, question),
+            lambda: answer(store, question, resources=ANEW),
             "read, decode to float32, compare, reduce, once",
             lambda: _obvious(store, 6.0),
             rounds=3,
@@ -49,9 +51,10 @@ def run() -> Iterator[Comparison]:
         points = "1,001 thresholds (2:12:0.01) from the same peaks"
         outliers_sweep(store, SWEEP)
         for name, limit, task in (
-            ("one threshold from the same peaks, nothing known", 3.0, lambda: answer(store, question)),
+            ("one threshold from the same peaks, nothing known", 3.0, lambda: answer(store, question, resources=ANEW)),
             (f"{points}, asked in a process that answered others", 0.2, lambda: outliers_sweep(store, "2:12:0.01")),
-            (f"{points}, by the command", 2.5, lambda: _command(store, "2:12:0.01")),
+            (f"{points}, by the command, asked before", 2.5, lambda: _command(store, "2:12:0.01")),
+            (f"{points}, by the command, nothing kept", 3.0, lambda: _command(store, "2:12:0.01", "--no-cache")),
         ):
             seconds = [_timed(task) for _ in range(5)]
             yield Comparison(name, f"{limit:g} s, its limit", seconds, [limit] * len(seconds), 1.0)
@@ -63,9 +66,9 @@ def _timed(task: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def _command(store: Path, magnitudes: str) -> None:
+def _command(store: Path, magnitudes: str, *flags: str) -> None:
     command = [sys.executable, "-m", "analyze", "--store", str(store), "--magnitude", magnitudes, "--format", "csv"]
-    subprocess.run(command, check=True, capture_output=True)
+    subprocess.run([*command, *flags], check=True, capture_output=True)
 
 
 def _write_peaks(path: Path) -> None:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from analyze.tables.table import Table
     from analyze.thresholds.results import Result
 
-__all__ = ["FORMATS", "render", "render_tables"]
+__all__ = ["FORMATS", "lists_features", "render", "render_tables"]
 
 FORMATS: Mapping[str, str] = MappingProxyType(
     {
@@ -22,6 +22,13 @@ FORMATS: Mapping[str, str] = MappingProxyType(
         "latex": "analyze.formats.latex",
     }
 )
+
+
+def lists_features(form: str, limit: int | None, one_result: bool) -> bool:
+    """True where ``render`` in that format lists the features of a result; ``one_result``: there is no other."""
+    if limit is not None:
+        return limit > 0
+    return form == "json" or (form == "table" and one_result)
 
 
 def render(results: Sequence[Result], form: str, limit: int | None = None) -> Iterator[str]:

@@ -16,12 +16,13 @@ import time
 import uuid
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from analyze.statistics.selection import Chosen
 from analyze.statistics.statistic import Statistic
@@ -33,7 +34,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Cache", "cache_folders"]
 
-_FORMAT = 1
+Arrays = dict[str, npt.NDArray[Any]]
+
+_FORMAT = 2
 _SETTLED_NANOSECONDS = 100_000_000
 """A store that changed less than this ago may change again within the same tick of the clock of its file system."""
 
@@ -49,37 +52,48 @@ class Cache:
 
     def find(self, statistic: Statistic) -> xr.Dataset | None:
         """The kept result, or None."""
+        found = self.find_arrays(statistic.definition)
+        return None if found is None else _dataset(found)
+
+    def keep(self, statistic: Statistic, result: xr.Dataset) -> None:
+        """Keep ``result`` if the store is still what it was, and is not being written right now."""
+        if not result.attrs.get("excluded"):
+            with contextlib.suppress(TypeError):  # attributes that JSON has no form for
+                self.keep_arrays(statistic.definition, _arrays(result))
+
+    def find_arrays(self, definition: Mapping[str, Any]) -> Arrays | None:
+        """What was kept under ``definition``, or None; without xarray, which takes a second to import."""
         if self._identity is None:
             return None
         for folder in cache_folders(self._run.path):
             with contextlib.suppress(
                 OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error
             ):
-                return _read(folder / self._name(statistic), self._key(statistic))
+                return _read(folder / self._name(definition), self._key(definition))
         return None
 
-    def keep(self, statistic: Statistic, result: xr.Dataset) -> None:
-        """Keep ``result`` if the store is still what it was, and is not being written right now."""
-        if self._identity is None or result.attrs.get("excluded") or _identity(self._run.path) != self._identity:
+    def keep_arrays(self, definition: Mapping[str, Any], arrays: Arrays) -> None:
+        """Keep ``arrays`` under ``definition``, which has a ``name``, as ``keep`` does."""
+        if self._identity is None or _identity(self._run.path) != self._identity:
             return
         for folder in cache_folders(self._run.path):
-            with contextlib.suppress(OSError, TypeError):
+            with contextlib.suppress(OSError):
                 folder.mkdir(parents=True, exist_ok=True)
-                _write(folder / self._name(statistic), self._key(statistic), result)
+                _write(folder / self._name(definition), self._key(definition), arrays)
                 self._forget_others(folder)
                 return
 
-    def _key(self, statistic: Statistic) -> str:
+    def _key(self, definition: Mapping[str, Any]) -> str:
         key = {
             "format": _FORMAT,
             "store": self._identity,
             "chosen": asdict(self._chosen),
-            "definition": statistic.definition,
+            "definition": definition,
         }
         return json.dumps(key, sort_keys=True, default=str)
 
-    def _name(self, statistic: Statistic) -> str:
-        return f"{str(self._identity)[:16]}-{statistic.name}-{_digest(self._key(statistic))[:32]}.npz"
+    def _name(self, definition: Mapping[str, Any]) -> str:
+        return f"{str(self._identity)[:16]}-{definition['name']}-{_digest(self._key(definition))[:32]}.npz"
 
     def _forget_others(self, folder: Path) -> None:
         """Remove results of what the store was before, and what killed processes left."""
@@ -127,33 +141,40 @@ def _identity(path: str) -> str | None:
     return _digest(json.dumps(sorted(found)))
 
 
-def _write(file: Path, key: str, result: xr.Dataset) -> None:
-    arrays: dict[str, Any] = {}
-    about: dict[str, Any] = {"key": key, "attributes": result.attrs, "variables": []}
+def _arrays(result: xr.Dataset) -> Arrays:
+    """``result`` as arrays, with what is said of them as JSON; raises TypeError where there is no such form."""
+    arrays: Arrays = {}
+    variables = []
     for name, variable in result.variables.items():
         values = np.asarray(variable.values)
-        text = values.dtype.kind in "OT"
-        arrays[f"v{len(arrays)}"] = values.astype(str) if text else values
-        about["variables"].append([name, list(variable.dims), variable.attrs, name in result.coords])
-    arrays["about"] = np.array(json.dumps(about))
+        arrays[f"v{len(arrays)}"] = values.astype(str) if values.dtype.kind in "OT" else values
+        variables.append([name, list(variable.dims), variable.attrs, name in result.coords])
+    return {**arrays, "about": np.array(json.dumps({"attributes": result.attrs, "variables": variables}))}
+
+
+def _dataset(arrays: Arrays) -> xr.Dataset:
+    import xarray as xr
+
+    about = json.loads(str(arrays["about"]))
+    variables: dict[bool, dict[str, Any]] = {True: {}, False: {}}
+    for i, (name, dims, attributes, is_coordinate) in enumerate(about["variables"]):
+        variables[is_coordinate][name] = (dims, arrays[f"v{i}"], attributes)
+    return xr.Dataset(variables[False], variables[True], about["attributes"])
+
+
+def _write(file: Path, key: str, arrays: Arrays) -> None:
     draft = file.with_name(f"{uuid.uuid4().hex}.partial")
     try:
         with open(draft, "wb") as stream:
-            np.savez(stream, **arrays)
+            np.savez(stream, allow_pickle=False, key=np.array(key), **arrays)
         os.replace(draft, file)
     finally:
         draft.unlink(missing_ok=True)
 
 
-def _read(file: Path, key: str) -> xr.Dataset:
-    """The result in ``file``; raises where there is none, or it is not that of ``key``."""
-    import xarray as xr
-
+def _read(file: Path, key: str) -> Arrays:
+    """The arrays in ``file``; raises where there is none, or they are not those of ``key``."""
     with open(file, "rb") as stream, np.load(stream, allow_pickle=False) as held:
-        about = json.loads(str(held["about"]))
-        if about["key"] != key:
+        if str(held["key"]) != key:
             raise KeyError(key)
-        variables: dict[bool, dict[str, Any]] = {True: {}, False: {}}
-        for i, (name, dims, attributes, is_coordinate) in enumerate(about["variables"]):
-            variables[is_coordinate][name] = (dims, held[f"v{i}"], attributes)
-        return xr.Dataset(variables[False], variables[True], about["attributes"])
+        return {name: held[name] for name in held.files if name != "key"}

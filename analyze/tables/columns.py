@@ -143,7 +143,7 @@ def rows_of(rows: Iterable[Any], columns: Sequence[Column[Any]]) -> list[list[st
 def feature_columns(result: Result) -> tuple[Column[Feature], ...]:
     """Columns of a result's features: no sequence where the unit has none, no details where none were asked for."""
     left_out = set()
-    if result.tally.units.sequence is None:
+    if result.plan.question.definition.unit != "sequence-feature":
         left_out.add("Sequence")
     if result.detail is None:
         left_out |= {"Hits", "One-sided"}

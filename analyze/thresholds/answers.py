@@ -10,10 +10,11 @@ import numpy as np
 
 from analyze.progress import Progress, silent_progress
 from analyze.resources import DEFAULT_RESOURCES, Resources
+from analyze.thresholds.known_survival import known_survival, survives
 from analyze.thresholds.peaks import PeakSource, SequencePeaks, stored_peaks
 from analyze.thresholds.plan import Plan, make_plan
 from analyze.thresholds.question import Question
-from analyze.thresholds.results import Result, assemble
+from analyze.thresholds.results import Result, assemble, assemble_survival
 from analyze.thresholds.tally import Tally, take_tally
 from schemas.errors import InputError
 from schemas.perplexity import Perplexity, perplexity
@@ -31,14 +32,24 @@ def answer(
     question: Question,
     progress: Progress = silent_progress,
     resources: Resources = DEFAULT_RESOURCES,
+    *,
+    features: bool = True,
 ) -> list[Result]:
     """One result for each of the question's magnitudes, in their order; ``resources`` are for passes over the slices.
+
+    ``features``: False where the results' units will not be listed. Then counts from the stored peaks are read, at any
+    magnitudes, from what one pass over them found, kept beside the store unless ``resources`` have no cache.
 
     Raises StoreError where ``store`` is no store, is partial or lacks what was asked of it, InputError for a site
     that it has not, CorruptChunkError naming a chunk that fails its checksum.
     """
     run = Run(store)
     plan = make_plan(run, question)
+    if not features and survives(plan):
+        survival = known_survival(run, plan, cache=resources.cache)
+        if survival is not None:
+            refuse_zero_with_nan(run, plan, survival.nonfinite)
+            return assemble_survival(os.fspath(store), run.info, plan, survival, run_perplexity(run, plan))
 
     excluded: list[Excluded] = []
     tally = tallied(run, plan, progress, resources, excluded)

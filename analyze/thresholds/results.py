@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from analyze.thresholds.bootstrap import mean_intervals
 from analyze.thresholds.plan import Plan
+from analyze.thresholds.survival import Survival
 from analyze.thresholds.tally import Tally
 from schemas.bits import Encoding, magnitude_value
 from schemas.perplexity import Perplexity
@@ -20,7 +21,7 @@ from schemas.provenance import RunInfo
 if TYPE_CHECKING:
     from analyze.thresholds.details import Detail, Details
 
-__all__ = ["Feature", "Result", "assemble"]
+__all__ = ["Feature", "Result", "assemble", "assemble_survival"]
 
 Counts = npt.NDArray[np.int64]
 
@@ -49,6 +50,7 @@ class Result:
     ``by_sequence`` has, for each analysed sequence, the features that meet the rule in it alone; ``interval`` is
     the bootstrap 95% interval of their mean. Means over counted units are None where nothing is counted.
     ``perplexity`` is that of the analysed tokens. ``excluded``: cells that could not be read and were skipped.
+    ``tally`` is None where the units were not to be listed.
     """
 
     store: str
@@ -65,7 +67,7 @@ class Result:
     perplexity: Perplexity
     excluded: tuple[str, ...]
     detail: Detail | None
-    tally: Tally
+    tally: Tally | None
     threshold: int
 
     @property
@@ -81,7 +83,14 @@ class Result:
         return self.detail.ties if self.plan.is_exact(self.magnitude) else 0
 
     def features(self, limit: int | None = None) -> Iterator[Feature]:
-        """The counted units, the largest critical magnitude (or else peak) first, then by sequence and feature."""
+        """The counted units, the largest critical magnitude (or else peak) first, then by sequence and feature.
+
+        Raises ValueError where the answer was asked for without them.
+        """
+        if limit == 0:
+            return
+        if self.tally is None:
+            raise ValueError("the units are not known: answer(..., features=True) lists them")
         units, encoding = self.tally.units, self.plan.encoding
         rows = units.rows(self.threshold, self.plan.thresholds[self.threshold])[:limit]
         coverage = units.coverage(self.threshold, rows)
@@ -142,6 +151,36 @@ def assemble(
             )
         )
     return results
+
+
+def assemble_survival(store: str, info: RunInfo, plan: Plan, found: Survival, perplexity: Perplexity) -> list[Result]:
+    """The same from a survival of the plan's store; the results do not list their units."""
+    by_sequence = found.by_sequence(plan.thresholds)
+    different, same = np.unique(by_sequence, axis=1, return_inverse=True)
+    intervals = mean_intervals(different)
+    outliers, unique = found.outliers(plan.thresholds), found.unique_features(plan.thresholds)
+    percents = found.mean_percents(plan.thresholds)
+    return [
+        Result(
+            store=store,
+            info=info,
+            plan=plan,
+            magnitude=magnitude,
+            outliers=int(outliers[threshold]),
+            unique_features=int(unique[threshold]),
+            by_sequence=tuple(by_sequence[:, threshold].tolist()),
+            interval=intervals[int(same.ravel()[threshold])],
+            mean_layer_percent=percents[threshold][0],
+            mean_position_percent=percents[threshold][1],
+            nonfinite=found.nonfinite,
+            perplexity=perplexity,
+            excluded=(),
+            detail=None,
+            tally=None,
+            threshold=threshold,
+        )
+        for magnitude, threshold in zip(plan.question.magnitudes, plan.threshold_of, strict=True)
+    ]
 
 
 def _mean_percent(counts: Counts, totals: Counts) -> float | None:

@@ -8,7 +8,7 @@ then the pairs (unit, layer) with ``min(layer_peak, m*) >= m``, and positions li
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -57,9 +57,9 @@ class Survival:
         """Features that meet the rule in each sequence alone: (sequence, patterns)."""
         return np.stack([_at_least(row, patterns) for row in self.alone])
 
-    def mean_percents(self, patterns: Sequence[int]) -> list[tuple[float, float] | None]:
-        """Mean L% and S% of what is counted at each pattern, each rounded once; None where nothing is."""
-        found: list[tuple[float, float] | None] = []
+    def mean_percents(self, patterns: Sequence[int]) -> list[tuple[float, float] | tuple[None, None]]:
+        """Mean L% and S% of what is counted at each pattern, each rounded once; None of both where nothing is."""
+        found: list[tuple[float, float] | tuple[None, None]] = []
         for pattern, units in zip(patterns, self.outliers(patterns).tolist(), strict=True):
             layers, positions = int(self.layers[pattern]), int(self.positions[pattern])
             found.append(
@@ -68,7 +68,7 @@ class Survival:
                     float(Fraction(100 * positions, units * self.plan.positions_total)),
                 )
                 if units
-                else None
+                else (None, None)
             )
         return found
 
@@ -79,7 +79,7 @@ def can_survive(plan: Plan) -> bool:
 
 
 def take_survival(plan: Plan, source: PeakSource) -> Survival:
-    """The survival of everything that the peaks of ``source`` hold; ``plan``'s least threshold is 0.
+    """The survival of everything that the peaks of ``source`` hold, whatever ``plan``'s thresholds are.
 
     One pass where positions are counted within a sequence, two where they are pooled.
     """
@@ -99,7 +99,7 @@ def take_survival(plan: Plan, source: PeakSource) -> Survival:
 
 
 def _pooled(plan: Plan, source: PeakSource) -> Survival:
-    tally = take_tally(plan, source)
+    tally = take_tally(replace(plan, thresholds=(0,), threshold_of=(0,)), source)
     critical = np.zeros(plan.dimensions.features, plan.encoding.unsigned)
     critical[tally.units.feature] = tally.units.critical
     positions = np.zeros(plan.encoding.infinity + 1, np.int64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
@@ -15,9 +16,15 @@ from hypothesis import strategies as st
 
 import analyze
 from analyze import answer, ask, open_run, outliers, sweep
+from analyze.resources import Resources
+from analyze.statistics.cache import cache_folders
+from analyze.thresholds import known_survival
 from analyze.thresholds.asking import magnitude_words, sweep_dataset
+from analyze.thresholds.peaks import PeakSource
+from analyze.thresholds.plan import Plan
+from analyze.thresholds.survival import Survival, take_survival
 from schemas.errors import InputError, StoreError
-from schemas.run import Run
+from schemas.run import Run, RunWriter
 from tests.analyze.oracle import expected
 from tests.analyze.worlds import PRESETS, SHARES, World, stored, worlds
 from tests.stores import write_store
@@ -40,6 +47,8 @@ def test_a_kept_sweep_says_what_a_pass_says(world: World, preset: str, layers: s
         anew = sweep_dataset(answer(path, ask(",".join(MAGNITUDES), **knobs)))  # type: ignore[arg-type]
         for _ in range(2):
             xr.testing.assert_identical(sweep(path, MAGNITUDES, **knobs), anew.assign_attrs(store=str(path)))
+        unlisted = answer(path, ask(",".join(MAGNITUDES), **knobs), features=False)  # type: ignore[arg-type]
+        xr.testing.assert_identical(sweep_dataset(unlisted), anew)
 
 
 @settings(deadline=None, max_examples=40)
@@ -63,8 +72,6 @@ def test_a_changed_store_is_read_again(tmp_path: Path) -> None:
     values = np.full((2, 2, 4, 3), 7, np.float32)
     write_store(tmp_path / "run.zarr", {"ln_attn": values}, complete=False)
     assert sweep(tmp_path / "run.zarr", 6, partial=True).outliers.values.tolist() == [3]
-    from schemas.run import RunWriter
-
     writer = RunWriter(tmp_path / "run.zarr")
     for name, index in (("ln_attn", (1, 1)), ("ln_attn_layer_peak", (1, 1)), ("ln_attn_position_peak", (1,))):
         whole = writer.array(name)[index]
@@ -72,6 +79,57 @@ def test_a_changed_store_is_read_again(tmp_path: Path) -> None:
     writer.write("ln_attn_nonfinite", (1, 1), np.zeros((), np.uint64))
     writer.commit([1], [1])
     assert sweep(tmp_path / "run.zarr", 6, partial=True).outliers.values.tolist() == [6]
+
+
+@pytest.mark.parametrize("definition", ["moe-table", "llm-int8", "llm-int8-block"])
+def test_counts_are_kept_beside_the_very_same_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, definition: str
+) -> None:
+    values = np.random.default_rng(0).normal(0, 4, (2, 3, 4, 6)).astype(np.float32)
+    store = tmp_path / "run.zarr"
+    write_store(store, {"ln_attn": values, "ln_mlp": values[::-1]})
+    time.sleep(0.15)  # a store that changed just now may change again within a tick of its clock
+    taken: list[Plan] = []
+
+    def counted(plan: Plan, source: PeakSource) -> Survival:
+        taken.append(plan)
+        return take_survival(plan, source)
+
+    monkeypatch.setattr(known_survival, "take_survival", counted)
+
+    def agrees(magnitudes: str, cache: bool = True) -> xr.Dataset:
+        question = ask(magnitudes, definition=definition)
+        found = sweep_dataset(answer(store, question, resources=Resources(cache=cache), features=False))
+        xr.testing.assert_identical(found, sweep_dataset(answer(store, question)))
+        return found
+
+    agrees("5")
+    assert not taken
+    assert not known_files(store)
+    before = agrees("0:9:1")
+    agrees("5")
+    agrees("0.5:9:0.01")
+    assert len(taken) == 1
+    assert len(known_files(store)) == 1
+    agrees("0:9:1", cache=False)
+    assert len(taken) == 2
+    RunWriter(store).write("ln_attn_layer_peak", (slice(None), 1), np.zeros((2, 6), np.uint16))
+    time.sleep(0.15)
+    assert not agrees("0:9:1").identical(before)
+    assert len(taken) == 3
+    assert len(known_files(store)) == 1
+
+
+def known_files(store: Path) -> list[Path]:
+    folder = next(cache_folders(str(store)))
+    return list(folder.iterdir()) if folder.exists() else []
+
+
+def test_units_that_were_not_asked_for_are_not_listed(noisy_store: Path) -> None:
+    (*_, last) = answer(noisy_store, ask("2:9:0.5"), features=False)
+    assert not list(last.features(0))
+    with pytest.raises(ValueError, match="the units are not known"):
+        next(last.features())
 
 
 def test_a_run_may_be_given_as_path_dataset_or_run(noisy_store: Path) -> None:
