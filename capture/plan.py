@@ -295,7 +295,7 @@ def _module_pattern(site: Site) -> str:
     counts: dict[str, int] = {}
     for path in site.modules:
         head, child = path.rsplit(".", 1)
-        pattern = f"{head.rsplit('.', 1)[0]}.*.{child}"
+        pattern = f"{head}.*" if child.isdecimal() else f"{head.rsplit('.', 1)[0]}.*.{child}"
         counts[pattern] = counts.get(pattern, 0) + 1
     return ", ".join(f"{pattern} ({count} layer{'s' * (count != 1)})" for pattern, count in counts.items())
 

@@ -62,11 +62,13 @@ def run_capture(settings: CaptureSettings) -> int:
         print(prepared.description())
     if reasons := prepared.shortfalls():
         raise CapacityError("; ".join(reasons))
-    if settings.dry_run:
-        return 0
+    if settings.dry_run and prepared.existing is None and prepared.text.is_remote:
+        return 0  # nothing is asked of a text on the Hub; any other is read, and refused, as it will be
     corpus, info = _read_corpus(prepared)
     if prepared.existing is not None:
         _require_same(prepared.existing, info)
+    if settings.dry_run:
+        return 0
     store, part, missing = prepared.store, prepared.part, prepared.missing
     if missing:
         missing = _execute(prepared, corpus, info, missing)
@@ -96,11 +98,14 @@ def _run_and_upload(settings: CaptureSettings, url: str) -> int:
 
 
 def _read_corpus(prepared: Prepared) -> tuple[Corpus, RunInfo]:
-    """The windows of text, and what the run says about itself; the checkpoint is on this machine afterwards."""
+    """The windows of text, and what the run says about itself.
+
+    The checkpoint is on this machine afterwards, but for a dry run, and for shards that are to pass by.
+    """
     settings, snapshot = prepared.settings, prepared.snapshot
     corpus, corpus_info = _corpus(prepared.text, snapshot.folder, prepared.windows, prepared.existing)
     require_vocabulary(corpus, prepared.skeleton.facts.vocabulary_size, snapshot.folder)
-    if not settings.evict or snapshot.unreachable is not None:
+    if snapshot.unreachable is not None or not (settings.evict or settings.dry_run):
         snapshot.fetch()
     command = whole_command(settings.command, prepared.part)
     return corpus, describe_run(snapshot, prepared.plan, corpus_info, prepared.devices[0], command)
@@ -205,7 +210,8 @@ def _opening_line(store: Path, plan: CapturePlan, part: Part, device: torch.devi
 def _corpus(text: TextSource, folder: Path, windows: WindowSettings, existing: Run | None) -> tuple[Corpus, CorpusInfo]:
     """The windows and their provenance.
 
-    A dataset on the Hub is not streamed again for a store that already holds its windows: the stored ids are used.
+    A dataset on the Hub is not streamed again for a store that already holds windows: the stored ids are used. Where
+    others are asked for, the provenance says what is asked, which the store's signature then refuses.
     """
     tokenizer = load_tokenizer(folder)
     digest = tokenizer_digest(tokenizer)
@@ -224,19 +230,18 @@ def _corpus(text: TextSource, folder: Path, windows: WindowSettings, existing: R
     }
     if text.is_remote and existing is not None:
         held = existing.info.corpus
-        if all(getattr(held, key) == value for key, value in asked.items()):
-            corpus = Corpus(
-                existing.read("token_id"),
-                existing.read("token_mask"),
-                held.bos_added,
-                held.bos_token_id,
-                held.end_of_text_token or "",
-                held.end_of_text_token_id or 0,
-                held.documents_read or 0,
-                held.tokens_read or 0,
-            )
-            if corpus.token_sha256 == held.token_sha256:
-                return corpus, held
+        corpus = Corpus(
+            existing.read("token_id"),
+            existing.read("token_mask"),
+            held.bos_added,
+            held.bos_token_id,
+            held.end_of_text_token or "",
+            held.end_of_text_token_id or 0,
+            held.documents_read or 0,
+            held.tokens_read or 0,
+        )
+        if corpus.token_sha256 == held.token_sha256:
+            return corpus, held.model_copy(update=asked)
     text = pinned(text)
     corpus = read_corpus(text, tokenizer, windows)
     info = CorpusInfo(

@@ -87,10 +87,12 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(
     folder: Path, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert dry_run(folder, Path("runs/run.zarr"), text, "--sequences", 3, "--length", 24) == 0
+    sites = "ln_attn,ln_mlp,residual"
+    assert dry_run(folder, Path("runs/run.zarr"), text, "--sequences", 3, "--length", 24, "--sites", sites) == 0
     rows = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert "Qwen3ForCausalLM, 4 layers, hidden size 32" in rows["model"]
-    assert rows["sites"] == "ln_attn, ln_mlp"
+    assert rows["sites"] == "ln_attn, ln_mlp, residual"
+    assert rows["residual"] == "model.layers.* (4 layers)"
     norm = "(rms norm, eps 1e-06, gain weight)"
     assert rows["ln_attn"] == f"model.layers.*.self_attn (4 layers), fed by input_layernorm {norm}"
     assert rows["tokens"] == "3 sequences x 24 = 72"

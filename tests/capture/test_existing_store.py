@@ -80,10 +80,13 @@ def test_other_settings_are_refused_with_what_differs(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     before = tree(store)
-    message = refused(capsys, "--model", folder, "--store", store, "--text", text, *FLAGS, "-q", *arguments)
+    asked = ["--model", folder, "--store", store, "--text", text, *FLAGS, "-q", *arguments]
+    message = refused(capsys, *asked)
     assert f"  {key}: {was!r} in the store, {now!r} now" in message.splitlines()
     assert "--overwrite" in message
     assert tree(store) == before
+    assert main([str(word) for word in (*asked, "--dry-run")]) == 2
+    assert capsys.readouterr().err == f"capture: error: {message}\n"
 
 
 def test_another_model_is_refused(

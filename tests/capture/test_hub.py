@@ -219,9 +219,13 @@ def test_resuming_does_not_stream_again(
     assert Run(tmp_path / "run.zarr").complete_sequences() == [0]
     hub.requests.clear()
     assert run(*arguments).status == 0
-    assert not [request for request in hub.requests if "notes" in request]
     assert Run(tmp_path / "run.zarr").complete_sequences() == [0, 1]
     assert tree(tmp_path / "run.zarr") == tree(whole)
+    for dry in ([], ["--dry-run"]):
+        ran = run(*arguments, "--bos", "always", *dry)
+        assert ran.status == 2
+        assert "  text.bos: 'auto' in the store, 'always' now\n" in ran.err
+    assert not [request for request in hub.requests if "notes" in request]
 
 
 @pytest.fixture(scope="module")
