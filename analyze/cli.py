@@ -182,7 +182,9 @@ _OF_DEFINITIONS = ("definition", "layers", "engine", "details", "features", *RUL
 def _tables(arguments: argparse.Namespace) -> Iterator[str]:
     """What --criteria and --by answer."""
     asked = "--by" if arguments.criteria is None else "--criteria"
-    others = (*_OF_DEFINITIONS, *(() if arguments.criteria is None else ("magnitude", "positions")))
+    others = [name for name in _OF_DEFINITIONS if arguments.criteria is not None or name != "minimum_hits"]
+    others += [] if arguments.criteria is None else ["magnitude"]
+    others += [] if arguments.criteria is None and arguments.by == "expert" else ["positions"]
     _refuse(arguments, others, f"goes with a definition of outliers, not with {asked}: leave one of them out")
     from analyze.evaluation.criterion_tables import asked_tables
     from analyze.formats import render_tables
@@ -194,6 +196,7 @@ def _tables(arguments: argparse.Namespace) -> Iterator[str]:
         by=arguments.by,
         magnitude=arguments.magnitude,
         positions=arguments.positions,
+        minimum_hits="1" if arguments.minimum_hits is None else arguments.minimum_hits,
         sites=arguments.sites,
         partial=arguments.partial,
         **{name: getattr(arguments, name) for name in PART_KNOBS},
@@ -205,7 +208,7 @@ def _tables(arguments: argparse.Namespace) -> Iterator[str]:
 
 def _quantisation(arguments: argparse.Namespace) -> Iterator[str]:
     """What --quantisation answers."""
-    others = (*_OF_DEFINITIONS, *PART_KNOBS, "magnitude", "positions", "criteria", "by")
+    others = (*_OF_DEFINITIONS, "magnitude", "positions", "criteria", "by")
     _refuse(arguments, others, "is another question than --quantisation: leave one of them out")
     from analyze.quantisation.flags import quantisation_text
 

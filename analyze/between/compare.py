@@ -21,7 +21,7 @@ from analyze.thresholds.question import ask
 from analyze.thresholds.results import Result
 from schemas.errors import InputError
 
-__all__ = ["answers", "compare", "run_labels"]
+__all__ = ["answers", "compare", "left_out_notes", "run_labels"]
 
 _FACTS = (
     "total_parameters",
@@ -54,6 +54,15 @@ def run_labels(found: Sequence[Sequence[Result]]) -> list[str]:
     return [label(first, names) for first in firsts]
 
 
+def left_out_notes(firsts: Sequence[Result], labels: Sequence[str]) -> list[str]:
+    """A sentence for each run of which cells were left out because they could not be read."""
+    return [
+        f"{name}: left out as corrupt: {'; '.join(first.excluded)}."
+        for first, name in zip(firsts, labels, strict=True)
+        if first.excluded
+    ]
+
+
 def compare(
     runs: Iterable[AnyRun],
     magnitudes: Magnitudes = 6,
@@ -71,7 +80,7 @@ def compare(
     run: ``store``, ``model``, ``total_parameters``, ``active_parameters``, ``experts``, ``shared_experts``, ``top_k``
     (NaN where there are none), ``layers``, ``hidden_size``, ``routing``, ``precision`` (computed/stored),
     ``perplexity``, ``tokens`` analysed and ``token_sha256``. ``published`` adds ``published_outliers`` and the other
-    columns of the published row where there is one (docs/published.md), and as attribute ``protocol`` a list of
+    columns of the published row where there is one, and as attribute ``protocol`` a list of
     "model: aspect: published; here". Attribute ``notes``: sentences that say what keeps these runs from being
     compared like with like; empty where nothing does. ``knobs`` as for ``outliers``. Raises what ``answer`` raises.
 
@@ -101,6 +110,7 @@ def compare(
         }
     )
     notes = comparison_notes([first.info for first in firsts], [first.plan for first in firsts], labels)
+    notes += left_out_notes(firsts, labels)
     shared = ("definition", "unit", "layers", "positions", "words")
     dataset.attrs = {**{name: sweeps[0].attrs[name] for name in shared}, "notes": notes}
     return _with_published(dataset, firsts, labels) if published else dataset

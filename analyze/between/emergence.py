@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from analyze.between.compare import answers, run_labels
+from analyze.between.compare import answers, left_out_notes, run_labels
 from analyze.progress import Progress, silent_progress
 from analyze.resources import DEFAULT_RESOURCES, Resources
 from analyze.tables.likeness import comparison_notes, precision_words
@@ -101,7 +101,10 @@ def emergence(
         {
             **{name: about[name] for name in ("definition", "unit", "layers", "positions", "words")},
             "magnitude": float(firsts[0].magnitude),
-            "notes": comparison_notes([f.info for f in firsts], [f.plan for f in firsts], labels),
+            "notes": [
+                *comparison_notes([f.info for f in firsts], [f.plan for f in firsts], labels),
+                *left_out_notes(firsts, labels),
+            ],
         },
     )
 

@@ -12,7 +12,7 @@ from analyze.criteria import load_criterion
 from analyze.evaluation.evaluate import evaluate_criteria
 from analyze.evaluation.exceedance_tables import exceedance_table
 from analyze.evaluation.exceedances import exceedances_by
-from analyze.evaluation.part_of_store import PartOfStore
+from analyze.evaluation.part_of_store import PartOfStore, in_units_of_gain
 from analyze.opened import opened
 from analyze.progress import Progress, silent_progress
 from analyze.quantities import counted
@@ -39,6 +39,7 @@ def asked_tables(
     by: str | None = None,
     magnitude: str = "6",
     positions: str = "6%",
+    minimum_hits: str | int = "1",
     sites: str | None = None,
     partial: bool = False,
     layers_range: str | None = None,
@@ -55,21 +56,19 @@ def asked_tables(
     """
     if criteria is not None and by not in (None, "layer"):
         raise InputError(f"--criteria are evaluated by layer, not by {by}: leave out --criteria, or write --by layer")
-    if criteria is not None and in_gain_units:
-        raise InputError("--in-gain-units goes with magnitudes, which --criteria do not take: leave out one of them")
     part = PartOfStore(layers_range, positions_range, tokens)
     tables: list[Table] = []
     for store in stores:
         run = opened(store)
         selection = part.selection(run, None if sites is None else site_names(sites), partial, in_gain_units)
         if criteria is None:
-            found = exceedances_by(
-                run, by or "layer", magnitude, selection, positions=positions, progress=progress, **options
-            )
+            rule: dict[str, Any] = {"positions": positions, "minimum_hits": minimum_hits}
+            found = exceedances_by(run, by or "layer", magnitude, selection, **rule, progress=progress, **options)
             tables.append(part.told(exceedance_table(found)))
         else:
             answer = evaluate_criteria(run, criteria, selection, progress=progress, **options)
-            tables += [part.told(table) for table in criterion_tables(answer, by_layer=by == "layer")]
+            own = criterion_tables(answer, by_layer=by == "layer")
+            tables += [part.told(in_units_of_gain(table) if in_gain_units else table) for table in own]
     return tables
 
 
@@ -212,4 +211,5 @@ def _about(answer: xr.Dataset) -> dict[str, Any]:
             )
         ]
     about["absent"] = attributes["absent"]
+    about["excluded"] = list(attributes.get("excluded", []))
     return about

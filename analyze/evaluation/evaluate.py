@@ -8,11 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from analyze.criteria import criteria_named
+from analyze.gain import require_gains
 from analyze.opened import opened
 from analyze.progress import Progress, silent_progress
 from analyze.statistics.measure import measure
 from analyze.statistics.selection import EVERYTHING, Chosen, Selection, choose
-from analyze.statistics.tensors import CAPTURE_RESIDUAL, Tensor, TensorStatistic, find_tensors
+from analyze.statistics.tensors import CAPTURE_RESIDUAL, Kind, Tensor, TensorStatistic, find_tensors
 from schemas.errors import StoreError
 from schemas.layout import nonfinite_name
 from schemas.run import Run
@@ -54,6 +55,8 @@ def evaluate_criteria(
     """
     run = opened(store)
     wanted = criteria_named(criteria)
+    if selection.in_gain_units:
+        require_gains(run, choose(run, selection))
     tensors_of = functools.cache(lambda kinds: find_tensors(run, choose(run, selection), kinds))
     lenient = "all" in [name.strip() for name in criteria.split(",")]
     answers: dict[str, xr.Dataset] = {}
@@ -64,7 +67,7 @@ def evaluate_criteria(
             if criterion.read is not None:
                 answers[criterion.name] = _read(run, criterion, selection)
             else:
-                sliced.append((criterion, *_prepared(run, criterion, tensors_of)))
+                sliced.append((criterion, *_prepared(run, criterion, selection, tensors_of)))
         except StoreError as error:
             if not lenient:
                 raise
@@ -99,8 +102,11 @@ def _statistic(criterion: Criterion) -> type[TensorStatistic]:
     return criterion.statistic
 
 
-def _prepared(run: Run, criterion: Criterion, tensors_of: Callable[[Any], _Found]) -> _Found:
-    """The tensors that a criterion is evaluated on; raises StoreError where the store has none, or not all values."""
+def _prepared(run: Run, criterion: Criterion, selection: Selection, tensors_of: Callable[[Any], _Found]) -> _Found:
+    """The tensors that a criterion is evaluated on, and why others are left out.
+
+    Raises StoreError where the store has none, or not all values.
+    """
     again = "capture the model again with --keep slices"
     if not run.retention.slices:
         raise StoreError(f"--criteria {criterion.name} reads slices, and {run.path} holds peaks only: {again}")
@@ -110,11 +116,22 @@ def _prepared(run: Run, criterion: Criterion, tensors_of: Callable[[Any], _Found
             f"--criteria {criterion.name} needs all values, and {run.path} was captured with --keep floor={floor}: its "
             f"slices are zero below {floor}, so they answer hits at {floor} or more alone; {again}"
         )
-    tensors, reasons = tensors_of(criterion.kinds)
+    kinds: tuple[Kind, ...] = criterion.kinds
+    if selection.in_gain_units:
+        kinds = tuple(kind for kind in kinds if kind != "residual")
+        if not kinds:
+            raise StoreError(
+                f"--criteria {criterion.name} is about the residual, which no norm's gain has scaled: leave out "
+                "--in-gain-units"
+            )
+    tensors, reasons = tensors_of(kinds)
     if not tensors:
         told = _because(reasons) if reasons else "none of the chosen sites is a norm's output"
         raise StoreError(f"--criteria {criterion.name} is about the {' and the '.join(criterion.kinds)}: {told}")
-    return tensors, reasons
+    left_out = (_because(reasons),) if reasons else ()
+    if kinds != criterion.kinds:
+        left_out = (*left_out, "no residual: no norm's gain has scaled it, and --in-gain-units divides by that")
+    return tensors, left_out
 
 
 def _because(reasons: Sequence[str]) -> str:
@@ -128,6 +145,10 @@ def _read(run: Run, criterion: Criterion, selection: Selection) -> xr.Dataset:
     if selection.positions is not None or selection.tokens is not None:
         raise StoreError(
             f"--criteria {criterion.name} is of all positions, as capture saw them; leave out the choice of positions"
+        )
+    if selection.in_gain_units:
+        raise StoreError(
+            f"--criteria {criterion.name} reads no norm's output, and is in no units of gain: leave out --in-gain-units"
         )
     chosen = choose(run, selection, slices=False)
     answer = criterion.read(run, chosen)
@@ -145,7 +166,7 @@ def _attributes(criterion: Criterion) -> dict[str, Any]:
 
 
 def _evaluated(
-    criterion: Criterion, measured: Mapping[str, xr.Dataset], tensors: Sequence[Tensor], reasons: Sequence[str]
+    criterion: Criterion, measured: Mapping[str, xr.Dataset], tensors: Sequence[Tensor], left_out: Sequence[str]
 ) -> xr.Dataset:
     if criterion.evaluate is None:
         raise TypeError(f"criterion {criterion.name} has no way to be evaluated")
@@ -153,7 +174,7 @@ def _evaluated(
     answer = criterion.evaluate(statistic.sel(tensor=[tensor.label for tensor in tensors]))
     answer.attrs = {
         **_attributes(criterion),
-        "left_out": [_because(reasons)] if reasons else [],
+        "left_out": list(left_out),
         "excluded": statistic.attrs["excluded"],
     }
     return answer

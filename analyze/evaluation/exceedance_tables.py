@@ -75,7 +75,7 @@ def _by_layer(found: xr.Dataset) -> Table:
                     )
                 )
     notes = [
-        _hit_note(found) + " Tokens and features: those with at least one.",
+        f"{_hit_note(found)} Tokens: those with at least one. Features: those with at least {_at_least(found)}.",
         "Top 1, 2, 3 and the median of |X|: of each sequence's (position, feature) tensor, the mean over sequences."
         if top
         else "No largest and median |X|: the store keeps no values below its floor.",
@@ -170,6 +170,8 @@ def _by_expert(found: xr.Dataset) -> Table:
         "experts.",
         f"Outlier features: those hit in at least {found.attrs['positions']} of the expert's tokens.",
     ]
+    if found.attrs["minimum_hits"] != "1":
+        notes.append(f"Features hit: those with at least {_at_least(found)}.")
     shown = tuple(sorted(rows, key=lambda row: (-float(row[7] or 0), row[3], row[4]))[:_SHOWN_EXPERTS])
     if len(rows) > len(shown):
         notes.append(f"The {len(shown)} of {len(rows):,} rows with most hits per token; json and csv have all.")
@@ -178,6 +180,11 @@ def _by_expert(found: xr.Dataset) -> Table:
 
 def _fine_percent(value: Value) -> str:
     return f"{value:.3g}%" if isinstance(value, int | float) else "-"
+
+
+def _at_least(found: xr.Dataset) -> str:
+    minimum = found.attrs["minimum_hits"]
+    return "one" if minimum == "1" else f"{minimum} hits" if minimum.isdigit() else f"{minimum} of its tokens hit"
 
 
 def _hit_note(found: xr.Dataset) -> str:
@@ -202,7 +209,10 @@ def _table(
         fields=tuple(fields),
         rows=tuple(rows),
         notes=(*notes, *left_out),
-        about={name: found.attrs[name] for name in ("store", "model", "by", "in_gain_units")},
+        about={
+            **{name: found.attrs[name] for name in ("store", "model", "by", "minimum_hits", "in_gain_units")},
+            "excluded": list(found.attrs.get("excluded", [])),
+        },
         for_people=for_people,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from fractions import Fraction
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,8 @@ from analyze.statistics.position_hits import PositionHits
 from analyze.statistics.selection import EVERYTHING, Selection, choose
 from analyze.statistics.statistic import Statistic
 from analyze.statistics.tensors import find_tensors
+from analyze.thresholds.definitions import ONE_HIT, Minimum
+from analyze.thresholds.knobs import parse_minimum_hits
 from schemas.errors import InputError, StoreError
 from schemas.run import Run
 
@@ -44,17 +47,19 @@ def exceedances_by(
     selection: Selection = EVERYTHING,
     *,
     positions: str = "6%",
+    minimum_hits: str | int = "1",
     **options: Any,
 ) -> xr.Dataset:
     """Hits ``|x| >= magnitude`` by ``layer``, ``position`` or ``expert``: a Dataset whose counts are int64.
 
-    - layer: over (site, layer, magnitude) ``hits``, ``values`` looked at, ``tokens`` and ``features`` with at least one
-      hit; and, of stores with all values, ``top`` (site, layer, place) and ``median`` (site, layer): the three largest
-      magnitudes and the median one of a sequence, their means over sequences.
+    - layer: over (site, layer, magnitude) ``hits``, ``values`` looked at, ``tokens`` with at least one hit and
+      ``features`` with at least ``minimum_hits``, a count or a share of the tokens; and, of stores with all values,
+      ``top`` (site, layer, place) and ``median`` (site, layer): the three largest magnitudes and the median one of a
+      sequence, their means over sequences.
     - position: ``hits`` (site, layer, position, magnitude), ``rows`` (site, layer, position) tokens looked at.
     - expert: over (layer, expert, magnitude), of the tokens of ``ln_mlp`` that went to the expert, ``hits``,
-      ``features`` with at least one, and ``outlier_features``, hit in at least the share ``positions`` of them;
-      ``tokens`` (layer, expert). A token counts with each of its experts.
+      ``features`` with at least ``minimum_hits`` in them, and ``outlier_features``, hit in at least the share
+      ``positions`` of them; ``tokens`` (layer, expert). A token counts with each of its experts.
 
     ``options`` are those of ``measure``. Raises InputError for another ``by``, StoreError where slices, values below a
     floor or routing were not kept.
@@ -69,19 +74,40 @@ def exceedances_by(
         raise InputError(f"--by {by!r} is not known; there are: {', '.join(_BY)}")
     magnitudes = tuple(decimal_text(m) for m in parse_magnitudes(str(magnitude)))
     _require_above_floor(run, by, magnitudes)
+    minimum = parse_minimum_hits(minimum_hits)
+    if by == "position" and minimum != ONE_HIT:
+        raise InputError(
+            f"--minimum-hits {minimum.text} says when a feature or layer counts, and --by position counts hits "
+            "themselves: leave it out, or ask --by layer"
+        )
+    rule = _Rule(parse_share(positions, "--positions"), minimum)
 
     def measured(statistics: list[Statistic], part: Selection) -> dict[str, Any]:
         return measure(run, statistics, part, **options)
 
-    found: xr.Dataset = _BY[by](run, magnitudes, selection, parse_share(positions, "--positions"), measured)
+    found: xr.Dataset = _BY[by](run, magnitudes, selection, rule, measured)
     found.attrs |= {
         "by": by,
         "store": os.fspath(run.path),
         "model": run.info.model.name,
         "features": run.dimensions.features,
+        "minimum_hits": minimum.text,
         "in_gain_units": selection.in_gain_units,
     }
     return found
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """The share of an expert's tokens that makes an outlier feature, and the hits that make a feature hit."""
+
+    positions: Share
+    minimum: Minimum
+
+
+def _least(rule: _Rule, tokens: xr.DataArray) -> xr.DataArray:
+    """Hits that a feature needs where so many tokens are looked at; at least 1."""
+    return tokens.copy(data=np.array([rule.minimum.of(int(n)) for n in tokens.values.ravel()]).reshape(tokens.shape))
 
 
 def _require_above_floor(run: Run, by: str, magnitudes: tuple[str, ...]) -> None:
@@ -98,7 +124,9 @@ def _require_above_floor(run: Run, by: str, magnitudes: tuple[str, ...]) -> None
         )
 
 
-def _by_layer(run: Run, magnitudes: tuple[str, ...], selection: Selection, _: Share, measured: Measure) -> xr.Dataset:
+def _by_layer(
+    run: Run, magnitudes: tuple[str, ...], selection: Selection, rule: _Rule, measured: Measure
+) -> xr.Dataset:
     statistics: list[Statistic] = [Exceedances(magnitudes), PositionHits(magnitudes, run.dimensions.positions)]
     whole = run.retention.floor is None
     chosen = choose(run, selection)
@@ -111,7 +139,7 @@ def _by_layer(run: Run, magnitudes: tuple[str, ...], selection: Selection, _: Sh
     answer: xr.Dataset = by_position[["tokens"]].assign(
         hits=by_feature.hits.sum("feature"),
         values=rows * run.dimensions.features,
-        features=(by_feature.hits > 0).sum("feature"),
+        features=(by_feature.hits >= _least(rule, rows)).sum("feature"),
         looked_at=rows,
     )
     if whole and tensors:
@@ -122,7 +150,7 @@ def _by_layer(run: Run, magnitudes: tuple[str, ...], selection: Selection, _: Sh
 
 
 def _by_position(
-    run: Run, magnitudes: tuple[str, ...], selection: Selection, _: Share, measured: Measure
+    run: Run, magnitudes: tuple[str, ...], selection: Selection, _: _Rule, measured: Measure
 ) -> xr.Dataset:
     found: xr.Dataset = measured([PositionHits(magnitudes, run.dimensions.positions)], selection)["position-hits"]
     return found[["hits", "rows"]]
@@ -139,7 +167,7 @@ def require_routing(run: Run) -> None:
 
 
 def _by_expert(
-    run: Run, magnitudes: tuple[str, ...], selection: Selection, share: Share, measured: Measure
+    run: Run, magnitudes: tuple[str, ...], selection: Selection, rule: _Rule, measured: Measure
 ) -> xr.Dataset:
     require_routing(run)
     if selection.sites not in (None, (EXPERTS_SITE,)):
@@ -148,17 +176,17 @@ def _by_expert(
     experts = run.array("expert_peak").shape[-1] if "expert_peak" in run else int(run.info.model.experts or 0)
     part = dataclasses.replace(selection, sites=(EXPERTS_SITE,))
     found = measured([ExpertHits(magnitudes, experts)], part)["expert-hits"].isel(site=0, drop=True)
-    needed = np.array([share.of(int(n)) for n in found.tokens.values.ravel()]).reshape(found.tokens.shape)
+    needed = np.array([rule.positions.of(int(n)) for n in found.tokens.values.ravel()]).reshape(found.tokens.shape)
     enough = (found.tokens > 0) & (found.hits >= found.tokens.copy(data=np.maximum(needed, 1)))
     answer: xr.Dataset = found[["tokens"]].assign(
         hits=found.hits.sum("feature", dtype=np.int64),
-        features=(found.hits > 0).sum("feature"),
+        features=(found.hits >= _least(rule, found.tokens)).sum("feature"),
         outlier_features=enough.sum("feature"),
     )
-    answer.attrs = {"positions": share.text, "excluded": found.attrs.get("excluded", [])}
+    answer.attrs = {"positions": rule.positions.text, "excluded": found.attrs.get("excluded", [])}
     return answer
 
 
-_BY: Mapping[str, Callable[[Run, tuple[str, ...], Selection, Share, Measure], Any]] = MappingProxyType(
+_BY: Mapping[str, Callable[[Run, tuple[str, ...], Selection, _Rule, Measure], Any]] = MappingProxyType(
     {"layer": _by_layer, "position": _by_position, "expert": _by_expert}
 )

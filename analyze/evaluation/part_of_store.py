@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from analyze.statistics.selection import Selection
+from analyze.statistics.selection import Selection, choose
 from analyze.tables.table import Table
 from analyze.thresholds.knobs import parse_layers_range, parse_positions_range
 from analyze.thresholds.question import TOKENS
 from schemas.errors import InputError
 from schemas.run import Run
 
-__all__ = ["PartOfStore"]
+__all__ = ["PartOfStore", "in_units_of_gain"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class PartOfStore:
     tokens: str = "all"
 
     def selection(self, run: Run, sites: tuple[str, ...] | None, partial: bool, in_gain_units: bool) -> Selection:
-        """That part of ``run``; raises InputError for a range or class that it has not."""
+        """That part of ``run``; raises InputError for a range or class that it has not, or has no token of."""
         d = run.dimensions
         layers = positions = None
         if self.layers_range is not None:
@@ -34,7 +34,7 @@ class PartOfStore:
             positions = (found[0], found[-1] + 1)
         if self.tokens not in TOKENS:
             raise InputError(f"no class of tokens is called {self.tokens!r}; --tokens takes: {', '.join(TOKENS)}")
-        return Selection(
+        selection = Selection(
             sites=sites,
             layers=layers,
             positions=positions,
@@ -42,6 +42,13 @@ class PartOfStore:
             in_gain_units=in_gain_units,
             partial=partial,
         )
+        if selection.tokens is not None:
+            chosen = choose(run, selection, slices=False)
+            if not any(chosen.positions(run, sequence).size for sequence in chosen.sequences):
+                raise InputError(
+                    f"{run.path} has no {self.tokens} tokens at the chosen positions: choose other --tokens"
+                )
+        return selection
 
     def told(self, table: Table) -> Table:
         """``table`` with what was looked at, where that is not everything, in a note and for programs."""
@@ -59,3 +66,9 @@ class PartOfStore:
             notes=(*table.notes, f"Looked at: {', '.join(parts)} alone."),
             about={**table.about, **dataclasses.asdict(self)},
         )
+
+
+def in_units_of_gain(table: Table) -> Table:
+    """``table`` with its unit, where values were divided by the gain of the norm that made them."""
+    note = "Values are in units of gain: each divided by the gain that its feature has in the norm that made it."
+    return dataclasses.replace(table, notes=(*table.notes, note), about={**table.about, "in_gain_units": True})

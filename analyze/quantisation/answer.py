@@ -7,12 +7,13 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from analyze.gain import require_gains
 from analyze.opened import opened
 from analyze.progress import Progress, silent_progress
 from analyze.quantisation.formats import chosen_formats
 from analyze.quantisation.statistic import Quantisation
 from analyze.statistics.measure import measure
-from analyze.statistics.selection import EVERYTHING, Selection
+from analyze.statistics.selection import EVERYTHING, Selection, choose
 from schemas.errors import InputError
 from schemas.run import Run
 
@@ -47,14 +48,17 @@ def quantisation_errors(
     ``relative_error``, ``flushed`` and ``clipped`` (shares, 0 to 1), the counts ``values`` and ``nonfinite``, and
     with ``llm-int8`` ``outlier_columns`` and ``calls`` by ``tokens_per_call``. Formulas: docs/quantisation.md.
     Raises InputError for a format that there is not (the nearest are named) and StoreError where the run does not
-    keep all values of its slices.
+    keep all values of its slices, or no gain where ``selection`` is in units of it.
 
     >>> found = quantisation_errors("runs/tiny.zarr", "int8-absmax-token,mxfp4")
     >>> found.sqnr_db.sel(positions="all", site="ln_mlp", layer=0).round(2).values.tolist()
     [53.32, 19.24]
     """
     statistic = quantisation_question(formats, group_size, alpha)
-    return measure(opened(run), [statistic], selection, progress=progress, **options)[statistic.name]
+    store = opened(run)
+    if selection.in_gain_units:
+        require_gains(store, choose(store, selection))
+    return measure(store, [statistic], selection, progress=progress, **options)[statistic.name]
 
 
 def quantisation_question(

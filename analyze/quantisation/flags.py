@@ -27,6 +27,7 @@ def add_quantisation_flags(parser: argparse.ArgumentParser) -> None:
 
 def quantisation_text(arguments: argparse.Namespace) -> Iterator[str]:
     """What ``--quantisation`` prints of ``arguments``, in pieces."""
+    from analyze.evaluation.part_of_store import PartOfStore, in_units_of_gain
     from analyze.flags.passes import resources_of
     from analyze.formats import render_tables
     from analyze.progress import shown_progress, silent_progress
@@ -37,7 +38,6 @@ def quantisation_text(arguments: argparse.Namespace) -> Iterator[str]:
         quantisation_question,
     )
     from analyze.quantisation.table import quantisation_tables
-    from analyze.statistics.selection import Selection
     from analyze.thresholds.question import site_names
     from schemas.run import Run
 
@@ -46,16 +46,17 @@ def quantisation_text(arguments: argparse.Namespace) -> Iterator[str]:
         "alpha": DEFAULT_ALPHA if arguments.alpha is None else arguments.alpha,
     }
     quantisation_question(arguments.quantisation, **settings)  # before any store is opened
-    selection = Selection(
-        sites=None if arguments.sites is None else site_names(arguments.sites), partial=arguments.partial
-    )
+    sites = None if arguments.sites is None else site_names(arguments.sites)
+    part = PartOfStore(arguments.layers_range, arguments.positions_range, arguments.tokens)
     options = resources_of(arguments).options()
     runs = [Run(store) for store in arguments.store]
     models = [run.info.model.name for run in runs]
     tables = []
     for run, model in zip(runs, models, strict=True):
         progress = silent_progress if arguments.quiet else shown_progress
+        selection = part.selection(run, sites, arguments.partial, arguments.in_gain_units)
         found = quantisation_errors(run, arguments.quantisation, selection, progress=progress, **settings, **options)
         name = model if models.count(model) == 1 else f"{model} ({run.path})"
-        tables += quantisation_tables(found, name, for_programs=arguments.format in ("json", "csv"))
+        own = quantisation_tables(found, name, for_programs=arguments.format in ("json", "csv"))
+        tables += [part.told(in_units_of_gain(one) if arguments.in_gain_units else one) for one in own]
     yield from render_tables(tables, arguments.format)

@@ -92,7 +92,13 @@ def chosen_formats(names: Sequence[str] | None) -> tuple[Format, ...]:
     for name in names:
         if name not in FORMATS:
             near = [known for known in FORMATS if name and name.lower() in known]
-            near = near or difflib.get_close_matches(name.lower(), FORMATS, n=3, cutoff=0.4)
+            near = near or difflib.get_close_matches(name.lower(), FORMATS, n=3, cutoff=0.7)
+            near = near or [known for known in FORMATS if name and _family(known) == _family(name.lower())]
             known = f"nearest: {', '.join(near)}" if near else f"known: {', '.join(FORMATS)}"
             raise InputError(f"no quantisation format is called {name!r}; {known}")
     return tuple(entry for name, entry in FORMATS.items() if name in names)
+
+
+def _family(name: str) -> str:
+    """``fp`` of ``fp8-e4m3-token`` and of ``fp9``: the letters that a name begins with."""
+    return name[: len(name) - len(name.lstrip("abcdefghijklmnopqrstuvwxyz"))]

@@ -58,7 +58,7 @@ def answer(
     if question.details:
         from analyze.thresholds.details import measure_details
 
-        details = measure_details(run, plan, tally.units, progress, resources)
+        details = measure_details(run, plan, tally.units, progress, resources, excluded)
     left_out = _left_out(excluded)
     return assemble(os.fspath(store), run.info, plan, tally, details, run_perplexity(run, plan), left_out)
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from analyze.progress import Progress
 from analyze.resources import Resources
+from analyze.statistics.work import Excluded
 from analyze.thresholds.order import counts_at_least
 from analyze.thresholds.plan import Plan
 from analyze.thresholds.quartiles import Quartiles, signed_order_values, virtual_ranks
@@ -65,11 +66,14 @@ class Details:
         )
 
 
-def measure_details(run: Run, plan: Plan, units: Units, progress: Progress, resources: Resources) -> Details:
+def measure_details(
+    run: Run, plan: Plan, units: Units, progress: Progress, resources: Resources, excluded: list[Excluded]
+) -> Details:
     """Details of ``units``: one pass over the slices for the counts, then one for quartiles (float32: two).
 
     Hits of a (sequence, feature) unit are those of its sequence; of a feature unit, of all analysed sequences. All
-    of the chosen cells and positions are looked at, whether or not they meet the shares.
+    of the chosen cells and positions are looked at, whether or not they meet the shares. Cells that are skipped because
+    they cannot be read are added to ``excluded``.
     """
     levels = len(plan.thresholds)
     hits, ties = (np.zeros((len(units), levels), np.int64) for _ in range(2))
@@ -90,7 +94,7 @@ def measure_details(run: Run, plan: Plan, units: Units, progress: Progress, reso
         two_sided[rows] = (found[0][:, nonzero] > 0) & (found[1][:, nonzero] > 0)
 
     kernel = _signed_counts(plan, features, edges)
-    for sequence, signs in summed_over_slices(run, plan, kernel, total.size, progress, "hits", resources):
+    for sequence, signs in summed_over_slices(run, plan, kernel, total.size, progress, "hits", resources, excluded):
         total += signs.reshape(shape)
         if units.sequence is not None:
             fill(np.flatnonzero(units.sequence == sequence), signs.reshape(shape))
@@ -98,7 +102,11 @@ def measure_details(run: Run, plan: Plan, units: Units, progress: Progress, reso
         fill(np.arange(len(units)), total)
     common = _most_common(plan, units, features, total, edges)
     return Details(
-        hits, ties, two_sided, common, _quartiles(run, plan, features, total, edges, common, progress, resources)
+        hits,
+        ties,
+        two_sided,
+        common,
+        _quartiles(run, plan, features, total, edges, common, progress, resources, excluded),
     )
 
 
@@ -163,6 +171,7 @@ def _quartiles(
     common: tuple[tuple[int, int] | None, ...],
     progress: Progress,
     resources: Resources,
+    excluded: list[Excluded],
 ) -> tuple[Quartiles | None, ...]:
     """Quartiles of the signed hits of the most common feature at each threshold.
 
@@ -186,7 +195,7 @@ def _quartiles(
         )
         ranks.append((feature, found))
         wanted.setdefault(feature, set()).update(rank for low, high, _ in found for rank in (low, high))
-    values = signed_order_values(run, plan, wanted, progress, resources)
+    values = signed_order_values(run, plan, wanted, progress, resources, excluded)
     return tuple(
         None
         if known is None

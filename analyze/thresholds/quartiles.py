@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from analyze.progress import Progress
 from analyze.resources import Resources
+from analyze.statistics.work import Excluded
 from analyze.thresholds.plan import Plan
 from analyze.thresholds.slices import summed_over_slices
 from schemas.bits import Encoding, magnitude_value
@@ -65,7 +66,12 @@ def virtual_ranks(n: int) -> tuple[tuple[int, int, Fraction], ...]:
 
 
 def signed_order_values(
-    run: Run, plan: Plan, wanted: Mapping[int, Set[int]], progress: Progress, resources: Resources
+    run: Run,
+    plan: Plan,
+    wanted: Mapping[int, Set[int]],
+    progress: Progress,
+    resources: Resources,
+    excluded: list[Excluded],
 ) -> dict[tuple[int, int], Value]:
     """The value at each wanted rank, from 0 for the lowest, among a feature's hits at the smallest threshold.
 
@@ -77,7 +83,7 @@ def signed_order_values(
     lowest = -(plan.encoding.infinity >> shift) - 1
     bins = 2 * -lowest + 1
     groups = [(feature, lowest, lowest + bins) for feature in sorted(wanted)]
-    coarse = _histograms(run, plan, groups, shift, progress, resources)
+    coarse = _histograms(run, plan, groups, shift, progress, resources, excluded)
     found: dict[tuple[int, int], int] = {}
     inside: dict[tuple[int, int], list[tuple[int, int]]] = {}
     for (feature, *_), counts in zip(groups, coarse, strict=True):
@@ -86,7 +92,7 @@ def signed_order_values(
             inside.setdefault((feature, place + lowest), []).append((rank, left))
     if shift:
         fine_groups = [(feature, bin_ << shift, (bin_ + 1) << shift) for feature, bin_ in sorted(inside)]
-        fine = _histograms(run, plan, fine_groups, 0, progress, resources)
+        fine = _histograms(run, plan, fine_groups, 0, progress, resources, excluded)
         for (feature, start, _), counts in zip(fine_groups, fine, strict=True):
             for rank, left in inside[feature, start >> shift]:
                 found[feature, rank] = start + next(iter(_locate(counts, {left}).values()))[0]
@@ -101,7 +107,13 @@ def _locate(counts: Counts, ranks: Set[int]) -> dict[int, tuple[int, int]]:
 
 
 def _histograms(
-    run: Run, plan: Plan, groups: list[tuple[int, int, int]], shift: int, progress: Progress, resources: Resources
+    run: Run,
+    plan: Plan,
+    groups: list[tuple[int, int, int]],
+    shift: int,
+    progress: Progress,
+    resources: Resources,
+    excluded: list[Excluded],
 ) -> list[Counts]:
     """For each (feature, start, stop): counts of its shifted signed patterns of hits in [start, stop)."""
     found: list[Counts] = []
@@ -115,7 +127,7 @@ def _histograms(
                 [_histogram(chunk[:, feature], plan, shift, start, stop) for feature, start, stop in some]
             )
 
-        for _, counts in summed_over_slices(run, plan, kernel, total.size, progress, "quartiles", resources):
+        for _, counts in summed_over_slices(run, plan, kernel, total.size, progress, "quartiles", resources, excluded):
             total += counts
         found += np.split(total, np.cumsum(sizes)[:-1])
     return found

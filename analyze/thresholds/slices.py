@@ -215,14 +215,16 @@ def summed_over_slices(
     progress: Progress,
     label: str,
     resources: Resources,
+    excluded: list[Excluded],
 ) -> Iterator[tuple[int, Counts]]:
     """(sequence, sum over its pieces of ``kernel(piece)``) of each analysed sequence: (size,) int64.
 
     ``kernel`` gets sign-bearing unsigned patterns of the plan's encoding, (position, feature), and returns
-    (size,) counts, so what is held of a piece is small.
+    (size,) counts, so what is held of a piece is small. ``excluded`` as in ``sliced_peaks``.
     """
     with _pass(run, plan.chosen, [_KernelSums(kernel, size)], resources) as made:
         for sequence, found in made.by_sequence(progress, label):
+            excluded += found.excluded
             (partials,) = found.partials
             yield sequence, sum((held["sum"] for held in partials.values()), start=np.zeros(size, np.int64))
 

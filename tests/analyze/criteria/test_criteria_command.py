@@ -113,6 +113,12 @@ def test_hits_in_every_format(analyze: Command, mixture: Made, form: str, by: st
         (["--by", "expert"], "--by expert reads expert_id"),
         (["--by", "head"], "invalid choice: 'head'"),
         (["--by", "layer", "--sites", "ln_q"], "has no site 'ln_q'"),
+        (["--by", "layer", "--positions", "10%"], "--positions goes with a definition"),
+        (["--by", "position", "--minimum-hits", "2"], "counts hits themselves"),
+        (["--by", "layer", "--minimum-hits", "none"], "--minimum-hits 'none' is not a share"),
+        (["--by", "layer", "--tokens", "special"], "has no special tokens at the chosen positions"),
+        (["--criteria", "kurtosis", "--in-gain-units"], "stores no gain for ln_attn of layer 0"),
+        (["--criteria", "kurtosis", "--tokens", "special"], "has no special tokens at the chosen positions"),
         (["--by", "layer", "--magnitude", "-1"], "is negative"),
     ],
 )
@@ -122,6 +128,29 @@ def test_what_cannot_be_asked(analyze: Command, tmp_path: Path, flags: list[str]
     assert (status, out) == (2, "")
     assert told in err
     assert "Traceback" not in err
+
+
+def test_criteria_in_units_of_gain_are_those_of_quotients(analyze: Command, mixture: Made, tmp_path: Path) -> None:
+    quotients = {
+        site: (values.astype(np.float64) / mixture.beside[f"{site}_gain"][:, None, None]).astype(np.float32)
+        for site, values in mixture.sites.items()
+        if site != "residual"
+    }
+    write_store(tmp_path / "quotients.zarr", quotients, "float32")
+    asked = ("--criteria", "all", "--by", "layer", "--format", "json")
+    _, out, _ = analyze("--store", mixture.path, *asked, "--in-gain-units")
+    found = {table["table"]: table for table in json.loads(out)["tables"]}
+    _, out, _ = analyze("--store", tmp_path / "quotients.zarr", *asked)
+    told = {table["table"]: table for table in json.loads(out)["tables"]}
+    assert set(found) == set(told)
+    assert len(found) > 5
+    for name, table in found.items():
+        assert [{**row, "store": ""} for row in table["rows"]] == [{**row, "store": ""} for row in told[name]["rows"]]
+        assert table["in_gain_units"] is True
+    assert any("no norm's gain has scaled it" in line for line in found["kurtosis"]["left_out"])
+    status, _, err = analyze("--store", mixture.path, "--criteria", "massive", "--in-gain-units")
+    assert status == 2
+    assert "is about the residual" in err
 
 
 def test_the_page_of_results_has_every_field(analyze: Command, mixture: Made) -> None:

@@ -40,6 +40,24 @@ def mixture(tmp_path_factory: pytest.TempPathFactory) -> Made:
     return make_mixture(tmp_path_factory.mktemp("mixture") / "m.zarr", position_chunk=4)
 
 
+@pytest.mark.parametrize("minimum", ["1", "3", "40%"])
+def test_a_feature_is_hit_with_so_many_hits(mixture: Made, minimum: str) -> None:
+    def needed(tokens: int) -> int:
+        return int(minimum) if minimum.isdigit() else max(1, math.ceil(Fraction(40, 100) * tokens))
+
+    by_layer = exceedances_by(mixture.path, "layer", "2", minimum_hits=minimum).isel(magnitude=0)
+    by_expert = exceedances_by(mixture.path, "expert", "2", minimum_hits=minimum).isel(magnitude=0)
+    for layer in range(LAYERS):
+        for site, values in mixture.sites.items():
+            hits = reaches(values[layer], "2").sum(axis=(0, 1))
+            told = (hits >= needed(values[layer, ..., 0].size)).sum()
+            assert int(by_layer.features.sel(site=site, layer=layer)) == told
+        for expert in range(EXPERTS):
+            given_to = (mixture.beside["expert_id"][layer] == expert).any(axis=-1)
+            hits = reaches(mixture.sites["ln_mlp"][layer], "2")[given_to].sum(axis=0)
+            assert int(by_expert.features.sel(layer=layer, expert=expert)) == (hits >= needed(given_to.sum())).sum()
+
+
 @settings(max_examples=15, deadline=None)
 @given(worlds())
 def test_by_layer_and_by_position(world: World) -> None:

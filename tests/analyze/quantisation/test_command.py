@@ -14,6 +14,7 @@ from analyze import quantisation_errors
 from analyze.formats import FORMATS as OUTPUT_FORMATS
 from analyze.quantisation.formats import FORMATS
 from tests.analyze.conftest import Command
+from tests.analyze.criteria.mixture import make_mixture
 from tests.stores import write_store
 
 
@@ -93,11 +94,41 @@ def test_values_that_are_not_finite_are_counted(analyze: Command, tmp_path: Path
     assert "3 values NaN or infinite: in no scale and no sum." in out
 
 
+def test_errors_of_a_part_are_those_of_a_store_of_that_part(analyze: Command, tmp_path: Path) -> None:
+    made = make_mixture(tmp_path / "whole.zarr")
+    part = {site: values[1:3, :, 2:] for site, values in made.sites.items()}
+    gains = {site: made.beside[f"{site}_gain"][1:3, None, None] for site in part}
+    write_store(tmp_path / "part.zarr", part)
+    quotients = {s: (v.astype(np.float64) / gains[s].astype(np.float64)).astype(np.float32) for s, v in part.items()}
+    write_store(tmp_path / "quotients.zarr", quotients, "float32")
+    flags = ("--layers-range", "1:3", "--positions-range", "2:", "--tokens", "rest")
+    for units, other in (((), "part.zarr"), (("--in-gain-units",), "quotients.zarr")):
+        asked = ("--quantisation", "--format", "json")
+        status, whole, _ = analyze("--store", made.path, *asked, *flags, *units)
+        (_, alone, _) = analyze("--store", tmp_path / other, *asked)
+        assert status == 0
+        for one, two in zip(json.loads(whole)["tables"], json.loads(alone)["tables"], strict=True):
+            assert "Looked at: layers 1:3, positions 2:, tokens of class rest alone." in one["notes"]
+            assert one.get("in_gain_units", False) == bool(units)
+            assert len(one["rows"]) == len(two["rows"]) > 0
+            for a, b in zip(one["rows"], two["rows"], strict=True):
+                for name in a:  # position 0 is another in the part: sums are added up in another order
+                    if not name.endswith("_without_0"):
+                        told = b[name] + 1 if name == "layer" else b[name]
+                        assert a[name] == (pytest.approx(told, rel=1e-12) if isinstance(told, float) else told)
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
         (["--quantisation", "mxfp5"], "'mxfp5'; nearest: mxfp4"),
         (["--quantisation", "FP8"], "nearest: fp8-e4m3-tensor, fp8-e4m3-token, fp8-e5m2-tensor, fp8-e5m2-token"),
+        (["--quantisation", "fp9"], "nearest: fp8-e4m3-tensor, fp8-e4m3-token, fp8-e5m2-tensor, fp8-e5m2-token"),
+        (["--quantisation", "int4"], "nearest: int8-absmax-tensor, "),
+        (["--quantisation", "zzz"], "known: int8-absmax-tensor, "),
+        (["--quantisation", "--in-gain-units"], "stores no gain for ln_attn of layer 0"),
+        (["--quantisation", "--tokens", "special"], "has no special tokens at the chosen positions"),
+        (["--quantisation", "--layers-range", "9"], "--layers-range 9 is out of range"),
         (["--quantisation", "awq"], "known: int8-absmax-tensor, "),
         (["--quantisation", "mxfp4,"], "no quantisation format is called ''"),
         (["--quantisation", "--alpha", "six"], "--alpha 'six' is no threshold"),

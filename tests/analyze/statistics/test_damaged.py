@@ -82,3 +82,17 @@ def test_the_command_says_what_it_skipped(analyze: Command, damaged: Path) -> No
     )
     _, out, _ = analyze(*asked, "--skip-corrupt", "--format", "json")
     assert json.loads(out)["results"][0]["excluded_cells"] == ["ln_mlp of layer 1, sequence 0"]
+
+
+def test_every_answer_that_left_something_out_says_so(analyze: Command, damaged: Path) -> None:
+    asked = ("--store", damaged, "--magnitude", "2", "--skip-corrupt", "--details")
+    for flags in ((), ("--published",), ("--emergence",)):
+        status, out, _ = analyze(*asked, *flags)  # counted from the peaks: the details alone lack the cell
+        assert status == 0
+        assert "ln_mlp of layer 1, sequence 0" in " ".join(out.split()), flags
+    for flags in (("--quantisation", "mxfp4"), ("--criteria", "kurtosis"), ("--by", "layer")):
+        _, out, _ = analyze("--store", damaged, "--skip-corrupt", *flags)
+        assert "ln_mlp, layer 1, sequence 0" in " ".join(out.split()), flags
+    status, _, err = analyze("--store", damaged, "--engine", "slices", "--null", "--skip-corrupt")
+    assert status == 2
+    assert "must be of all the data" in err
