@@ -48,15 +48,19 @@ def coupling_of(model: Any, length: int) -> Coupling:
     """
     model = copy.deepcopy(model).eval()  # a forward may leave its mark
     try:
-        decoder, layers = decoder_of(model), list(decoder_layers(model)[1])
+        decoder, layers = decoder_of(model), decoder_layers(model)[1]
     except CaptureError as error:
         return Coupling(str(error))
     held = [*decoder.named_parameters(), *decoder.named_buffers()]
     stand_ins = {name: torch.zeros((), dtype=tensor.dtype).expand(tensor.shape) for name, tensor in held}
+    inside = set(layers.buffers())
+    # Rotary frequencies may be written during a forward, by the sequence's length (longrope): memory of their own.
+    outside = {name: tensor for name, tensor in decoder.named_buffers() if tensor not in inside}
+    stand_ins |= {name: torch.zeros(tensor.shape, dtype=tensor.dtype) for name, tensor in outside.items()}
     token_id = torch.zeros((1, max(1, min(length, MOST_POSITIONS))), dtype=torch.long)
-    with torch.inference_mode(), _arguments(layers) as arguments:
+    with torch.inference_mode(), _arguments(list(layers)) as arguments:
         try:
-            calls = record_calls(decoder, layers, token_id, stand_ins)
+            calls = record_calls(decoder, list(layers), token_id, stand_ins)
         except CaptureError as error:
             reason: str | None = str(error)
         else:

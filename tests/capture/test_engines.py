@@ -82,6 +82,26 @@ def test_the_weights_are_those_that_transformers_takes(
         assert run.read(array).tobytes() == alone.read(array).tobytes(), array
 
 
+@pytest.mark.parametrize("trained_positions", [POSITIONS - 8, POSITIONS + 8])
+def test_frequencies_that_depend_on_the_length(
+    trained_positions: int, checkpoint: Callable[[str], Path], text: Path, tmp_path: Path
+) -> None:
+    """Longrope (Phi-3 and later) writes into its buffer of frequencies amid a forward: others for long sequences."""
+    folder = shutil.copytree(checkpoint("llama"), tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    factors = {"short_factor": [1.0, 1.0, 1.5, 2.0], "long_factor": [1.0, 2.0, 4.0, 8.0], "factor": 8.0}
+    config["rope_parameters"] = {"rope_type": "longrope", "rope_theta": 1e4, **factors}
+    config["rope_parameters"]["original_max_position_embeddings"] = trained_positions
+    (folder / "config.json").write_text(json.dumps(config))
+    runs = []
+    for engine in ("resident", "streamed", "lockstep"):
+        flags = ("--engine", engine, "--sequences", 1, "--length", POSITIONS)
+        assert capture(folder, tmp_path / f"{engine}.zarr", text, *flags) == 0
+        runs.append(Run(tmp_path / f"{engine}.zarr"))
+    for array in runs[0].group.array_keys():
+        assert len({run.read(array).tobytes() for run in runs}) == 1, array
+
+
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_what_ties_layers_together_is_found_without_weights(name: str, checkpoint: Callable[[str], Path]) -> None:
     skeleton = build_skeleton(checkpoint(name), "auto")
