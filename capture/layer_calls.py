@@ -41,7 +41,7 @@ class LayerCall:
             returned = layer(*self.args, **{**self.kwargs, "hidden_states": hidden})
         else:
             returned = layer(hidden, *self.args[1:], **self.kwargs)
-        result: torch.Tensor = returned[0] if isinstance(returned, tuple) else returned
+        result: torch.Tensor = returned[0] if isinstance(returned, tuple | list) else returned
         return result
 
 

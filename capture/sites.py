@@ -54,8 +54,9 @@ class Site:
 def decoder_layers(model: Any) -> tuple[str, nn.ModuleList]:
     """(path, list) of the decoder layers: the ModuleList whose element class is in ``_no_split_modules``.
 
-    Looked for under ``get_decoder()``; the longest where several qualify. Raises InputError with the module lists
-    that there are where none qualifies.
+    Looked for under ``get_decoder()``; the longest where several qualify. Where a model names no such classes (BioGPT,
+    GPT-1), the one ModuleList as long as its configuration says. Raises InputError with the module lists that there are
+    where none qualifies.
     """
     decoder = model.get_decoder() if hasattr(model, "get_decoder") else model
     classes = set(model._no_split_modules or ())
@@ -64,6 +65,11 @@ def decoder_layers(model: Any) -> tuple[str, nn.ModuleList]:
     found = [
         (name, module) for name, module in lists if len(module) and any(type(m).__name__ in classes for m in module)
     ]
+    if not classes:
+        config = model.config.get_text_config() if hasattr(model, "config") else None
+        layers_in_all = getattr(config, "num_hidden_layers", None)
+        found = [pair for pair in lists if len(pair[1]) == layers_in_all]
+        found = found if len(found) == 1 else []
     if not found:
         seen = "; ".join(f"{name} of {len(m)} {type(m[0]).__name__ if len(m) else ''}" for name, m in lists) or "none"
         raise InputError(

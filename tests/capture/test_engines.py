@@ -8,7 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from capture.coupling import coupling_of
 from capture.model_facts import build_skeleton
@@ -82,6 +84,27 @@ def test_the_weights_are_those_that_transformers_takes(
         assert run.read(array).tobytes() == alone.read(array).tobytes(), array
 
 
+def test_a_model_that_names_no_class_of_layers(checkpoint: Callable[[str], Path], text: Path, tmp_path: Path) -> None:
+    """GPT-1: its layers are the one list as long as its configuration says, and they return lists."""
+    folder = shutil.copytree(checkpoint("llama"), tmp_path / "model")
+    sizes = {"vocab_size": 320, "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": POSITIONS}
+    config = AutoConfig.for_model("openai-gpt", **sizes)
+    AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(folder)
+    assert_engines_agree(folder, text, tmp_path)
+    assert Run(tmp_path / "streamed.zarr").info.sites["ln_mlp"].modules == [f"transformer.h.{i}.mlp" for i in range(3)]
+
+
+def assert_engines_agree(folder: Path, text: Path, stores: Path) -> None:
+    """Capture a sequence of ``folder`` with each engine, into ``stores``, to the same bits."""
+    runs = []
+    for engine in ("resident", "streamed", "lockstep"):
+        flags = ("--engine", engine, "--sequences", 1, "--length", POSITIONS)
+        assert capture(folder, stores / f"{engine}.zarr", text, *flags) == 0
+        runs.append(Run(stores / f"{engine}.zarr"))
+    for array in runs[0].group.array_keys():
+        assert len({run.read(array).tobytes() for run in runs}) == 1, array
+
+
 @pytest.mark.parametrize("trained_positions", [POSITIONS - 8, POSITIONS + 8])
 def test_frequencies_that_depend_on_the_length(
     trained_positions: int, checkpoint: Callable[[str], Path], text: Path, tmp_path: Path
@@ -93,13 +116,7 @@ def test_frequencies_that_depend_on_the_length(
     config["rope_parameters"] = {"rope_type": "longrope", "rope_theta": 1e4, **factors}
     config["rope_parameters"]["original_max_position_embeddings"] = trained_positions
     (folder / "config.json").write_text(json.dumps(config))
-    runs = []
-    for engine in ("resident", "streamed", "lockstep"):
-        flags = ("--engine", engine, "--sequences", 1, "--length", POSITIONS)
-        assert capture(folder, tmp_path / f"{engine}.zarr", text, *flags) == 0
-        runs.append(Run(tmp_path / f"{engine}.zarr"))
-    for array in runs[0].group.array_keys():
-        assert len({run.read(array).tobytes() for run in runs}) == 1, array
+    assert_engines_agree(folder, text, tmp_path)
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
