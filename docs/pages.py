@@ -122,8 +122,8 @@ def _class(node: ast.ClassDef, held: type) -> Iterator[str]:
         yield f"\n```python\nclass {node.name}:"
         for one in fields:
             default = one.value if isinstance(one.value, ast.Constant | ast.Tuple) else None
-            given = "" if default is None else f" = {ast.unparse(default)}"
-            yield f"    {ast.unparse(one.target)}: {ast.unparse(one.annotation)}{given}"
+            given = "" if default is None else f" = {_source(default)}"
+            yield f"    {_source(one.target)}: {_source(one.annotation)}{given}"
         yield "```"
     methods = [one for one in node.body if isinstance(one, ast.FunctionDef) and not one.name.startswith("_")]
     if methods:
@@ -135,27 +135,33 @@ def _class(node: ast.ClassDef, held: type) -> Iterator[str]:
         yield f"- `{signed}`: {words}"
 
 
+def _source(node: ast.AST) -> str:
+    """As ruff writes it, which formats the code of pages too: texts in double quotes."""
+    text = ast.unparse(node)
+    return text if '"' in text else text.replace("'", '"')
+
+
 def _private(target: ast.expr) -> bool:
-    return ast.unparse(target).startswith("_")
+    return _source(target).startswith("_")
 
 
 def _arguments(node: ast.FunctionDef) -> str:
-    return ast.unparse(node.args).removeprefix("self, ").removeprefix("self")
+    return _source(node.args).removeprefix("self, ").removeprefix("self")
 
 
 def _signature(node: ast.FunctionDef) -> str:
     """The call with its types, a parameter a line where it is long."""
-    returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
+    returns = f" -> {_source(node.returns)}" if node.returns else ""
     arguments, parts = node.args, []
     missing = len(arguments.args) - len(arguments.defaults)
     for i, argument in enumerate(arguments.args):
         default = arguments.defaults[i - missing] if i >= missing else None
         parts.append(_argument(argument, default))
     if arguments.vararg or arguments.kwonlyargs:
-        parts.append(f"*{ast.unparse(arguments.vararg) if arguments.vararg else ''}")
+        parts.append(f"*{_source(arguments.vararg) if arguments.vararg else ''}")
     parts += [_argument(*pair) for pair in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)]
     if arguments.kwarg:
-        parts.append(f"**{ast.unparse(arguments.kwarg)}")
+        parts.append(f"**{_source(arguments.kwarg)}")
     line = f"{node.name}({', '.join(parts)}){returns}"
     if len(line) <= 110:
         return line
@@ -163,7 +169,7 @@ def _signature(node: ast.FunctionDef) -> str:
 
 
 def _argument(argument: ast.arg, default: ast.expr | None) -> str:
-    return ast.unparse(argument) + ("" if default is None else f" = {ast.unparse(default)}")
+    return _source(argument) + ("" if default is None else f" = {_source(default)}")
 
 
 def _markdown(docstring: str | None) -> str:
