@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["RESAMPLES", "SEED", "mean_intervals"]
+__all__ = ["RESAMPLES", "SEED", "mean_intervals", "resamples"]
 
 RESAMPLES = 10_000
 SEED = 20_220_815
@@ -59,6 +59,13 @@ def _percentile(below: tuple[int, npt.NDArray[np.int64]], percent: float, sequen
     )
     t = place - rank
     return float(high - (high - low) * (1 - t) if t >= 0.5 else low + (high - low) * t)
+
+
+def resamples(sequences: int) -> npt.NDArray[np.int64]:
+    """How often each of so many sequences is drawn: (resample, sequence); none of a single one."""
+    if sequences < 2:
+        return np.zeros((0, sequences), np.int64)
+    return _draws(sequences).astype(np.int64)
 
 
 @lru_cache(maxsize=8)

@@ -1,0 +1,1 @@
+"""The interactive report: one self-contained page, a pure function of an ``Overview``."""

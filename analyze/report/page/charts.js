@@ -1,0 +1,45 @@
+// Charts: specifications from the page, drawn as SVG by Vega without evaluating code, and filled anew as the page moves.
+
+const drawn = new Map();
+
+/** Colours and type that follow the page's own, light, dark or printed. */
+function chartConfig() {
+  const ink = "currentColor";
+  return {
+    background: null,
+    font: "inherit",
+    view: { stroke: null },
+    axis: {
+      labelColor: ink, titleColor: ink, tickColor: ink, domainColor: ink, gridColor: ink, gridOpacity: 0.13,
+      domainOpacity: 0.45, tickOpacity: 0.45, labelFontSize: 12, titleFontSize: 12, titleFontWeight: 600, titlePadding: 8,
+    },
+    axisX: { grid: false },
+    legend: { labelColor: ink, titleColor: ink, labelFontSize: 12, titleFontSize: 12, titleFontWeight: 600, offset: 10 },
+    range: { category: page.palette },
+  };
+}
+
+/** Fill the chart of that name, drawing it the first time; `words` describe it to who cannot see it. */
+async function fillChart(name, rows, words) {
+  const place = document.querySelector(`[data-chart="${name}"]`);
+  if (!place) return;
+  let held = drawn.get(name);
+  if (held && held.place !== place) {
+    held.ready.then((result) => result.finalize());
+    drawn.delete(name);
+    held = undefined;
+  }
+  if (!held) {
+    const spec = { ...page.charts[name], description: words, data: { name: "rows", values: rows } };
+    const options = { mode: "vega-lite", renderer: "svg", actions: false, ast: true, config: chartConfig() };
+    held = { place, ready: vegaEmbed(place, spec, options) };
+    drawn.set(name, held);
+    await held.ready;
+    return;
+  }
+  const { view } = await held.ready;
+  await view.description(words).data("rows", rows).runAsync();
+  const drawing = place.querySelector("svg [aria-label]");
+  if (place.querySelector("svg")) place.querySelector("svg").parentElement.setAttribute("aria-label", words);
+  if (drawing && drawing.getAttribute("aria-roledescription") === "visualization") drawing.setAttribute("aria-label", words);
+}
