@@ -51,6 +51,7 @@ demo: $(INSTALLED) ## capture and analyse a real small model on real text: minut
 	@echo
 	@echo "store: $(DEMO_STORE) ($$(du -sh $(DEMO_STORE) | cut -f1))"
 	@echo "next:  $(BIN)/analyze --store $(DEMO_STORE) --magnitude 2:7:1"
+	@echo "look:  $(BIN)/analyze --store $(DEMO_STORE) --magnitude 2:12:0.25 --report report.html   (some minutes of passes; with --engine peaks, seconds)"
 
 demo-moe: DEMO_SEQUENCES = 4
 demo-moe: DEMO_LENGTH = 1024

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from analyze.criteria import criterion_names
 from analyze.flags.knobs import KNOBS, PART_KNOBS, RULE_KNOBS, add_knob_flags
 from analyze.flags.passes import add_pass_flags, resources_of
+from analyze.flags.report import REPORT_EXAMPLES, add_report_flags, reported
 from analyze.flags.views import VIEW_EXAMPLES, add_view_flags, asked_views, view_tables
 from analyze.formats import FORMATS
 from analyze.quantisation.flags import add_quantisation_flags
@@ -59,7 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="analyze",
         usage="analyze --store PATH [PATH ...] [--magnitude M] [options]   (analyze --help lists them)",
         description=_DESCRIPTION,
-        epilog=_EXAMPLES.format(views=VIEW_EXAMPLES),
+        epilog=_EXAMPLES.format(views=f"{VIEW_EXAMPLES}\n{REPORT_EXAMPLES}"),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -107,6 +108,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_pass_flags(parser)
     add("-q", "--quiet", action="store_true", help="no progress on stderr")
     add_view_flags(parser)
+    add_report_flags(parser)
     return parser
 
 
@@ -161,7 +163,10 @@ def _pieces(arguments: argparse.Namespace) -> Iterator[str]:
     if arguments.quantisation is not None:
         return _quantisation(arguments)
     _refuse(arguments, _OF_QUANTISATION, "goes with --quantisation: add that, or leave it out")
-    return _tables(arguments) if arguments.criteria or arguments.by else _results(arguments)
+    if arguments.criteria or arguments.by:
+        _refuse(arguments, ("report",), "has these tables already: leave out --criteria or --by, or --report")
+        return _tables(arguments)
+    return _results(arguments)
 
 
 def _info(arguments: argparse.Namespace) -> Iterator[str]:
@@ -208,7 +213,7 @@ def _tables(arguments: argparse.Namespace) -> Iterator[str]:
 
 def _quantisation(arguments: argparse.Namespace) -> Iterator[str]:
     """What --quantisation answers."""
-    others = (*_OF_DEFINITIONS, "magnitude", "positions", "criteria", "by")
+    others = (*_OF_DEFINITIONS, "magnitude", "positions", "criteria", "by", "report")
     _refuse(arguments, others, "is another question than --quantisation: leave one of them out")
     from analyze.quantisation.flags import quantisation_text
 
@@ -235,6 +240,12 @@ def _results(arguments: argparse.Namespace) -> Iterator[str]:
     question = ask(arguments.magnitude, **{name: getattr(arguments, name) for name in _KNOBS})
     progress = silent_progress if arguments.quiet else shown_progress
     resources = resources_of(arguments)
+    if arguments.report is not None:
+        seen = reported(arguments, {name: getattr(arguments, name) for name in _KNOBS}, progress)
+        if arguments.format == "json":
+            from analyze.overviews.document import json_text
+
+            return iter([json_text(seen)])
     one = len(arguments.store) * len(question.magnitudes) == 1
     listed = lists_features(arguments.format, arguments.features, one)
     results = [
@@ -246,7 +257,11 @@ def _results(arguments: argparse.Namespace) -> Iterator[str]:
 def _views(arguments: argparse.Namespace) -> Iterator[str]:
     """What --null, --published, --diff and their like answer."""
     asked = asked_views(arguments)[0]
-    _refuse(arguments, ("quantisation", "criteria", "by"), f"is another question than --{asked}: leave one of them out")
+    _refuse(
+        arguments,
+        ("quantisation", "criteria", "by", "report"),
+        f"is another question than --{asked}: leave one of them out",
+    )
     from analyze.formats import render_tables
     from analyze.progress import shown_progress, silent_progress
 

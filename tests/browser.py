@@ -96,8 +96,10 @@ class Browser:
         found: dict[str, Any] = json.loads(line)
         return found
 
-    def page(self, file: Path, width: int = 1400, height: int = 1000, features: Mapping[str, str] | None = None) -> Page:
-        """The file opened in a tab of its own, as wide as said; ``features``: of media, such as prefers-color-scheme."""
+    def page(
+        self, file: Path, width: int = 1400, height: int = 1000, features: Mapping[str, str] | None = None
+    ) -> Page:
+        """The file opened in a tab of its own, that wide; ``features``: of media (prefers-color-scheme)."""
         target = self.send("Target.createTarget", url="about:blank")["targetId"]
         session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         page = Page(self, session, target, file)
@@ -126,13 +128,12 @@ class Page:
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
-    def until(self, expression: str, seconds: float = 30) -> Any:
-        """The first true value of an expression; raises AssertionError where there is none in that time."""
+    def until(self, expression: str, seconds: float = 30) -> None:
+        """Wait until an expression is true; raises AssertionError where it is not in that time."""
         end = time.monotonic() + seconds
-        while not (found := self.value(expression)):
+        while not self.value(f"Boolean({expression})"):
             assert time.monotonic() < end, f"{expression} never came true; {self.complaints()}"
             time.sleep(0.05)
-        return found
 
     def key(self, name: str, code: int, times: int = 1) -> None:
         """Press a key."""
@@ -152,7 +153,7 @@ class Page:
         file.write_bytes(base64.b64decode(data))
 
     def complaints(self) -> list[str]:
-        """What the console was told, exceptions, and requests for anything but the file and its own data, since last."""
+        """What the console was told, exceptions, and requests for anything but the file itself, since the last call."""
         events = [event for event in self.browser.events() if event.get("sessionId") == self.session]
         return [text for event in events if (text := _complaint(event, self.file)) is not None]
 

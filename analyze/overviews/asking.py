@@ -87,12 +87,14 @@ def overview(
     for path, found, label in zip(paths, results, labels, strict=True):
         run, plan = Run(path), found[0].plan
         lattice = take_lattice(run, question, layer_shares[0], position_shares[0], progress, resources)
-        listed = listed_features(found[0], lattice.pairs, features)
+        tally = found[0].tally
+        assert tally is not None  # features were asked for
+        listed = listed_features(tally.units, lattice.pairs, plan.thresholds[0], features)
         stores.append(
             StoreView(
                 facts=_facts(run, found[0], label),
                 sweep=tuple(_point(result) for result in found),
-                coverage=lattice.coverage(found[0]),
+                coverage=lattice.coverage(tally.units),
                 phase=lattice.phase_map(),
                 features=feature_views(run, question, place, listed, progress, resources),
                 curves=unless_absent(lambda: curves(run, plan, progress, resources)),  # noqa: B023
@@ -114,6 +116,7 @@ def overview(
         layers=question.layers.text,
         positions=question.positions.text,
         engine=question.engine,
+        by_count=plans[0].by_count,
         in_gain_units=question.in_gain_units,
         magnitudes=tuple(decimal_text(m) for m in question.magnitudes),
         chosen=place,

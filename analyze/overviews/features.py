@@ -21,7 +21,7 @@ from analyze.thresholds.answers import peak_source
 from analyze.thresholds.definitions import ONE_HIT
 from analyze.thresholds.plan import Plan, make_plan
 from analyze.thresholds.question import Question
-from analyze.thresholds.results import Result
+from analyze.thresholds.units import Units
 from schemas.bits import Encoding, magnitude_value, threshold_bits
 from schemas.errors import CorruptChunkError, InputError
 from schemas.run import Run
@@ -45,20 +45,20 @@ class Listed:
     peak: int
 
 
-def listed_features(result: Result, others: Any, limit: int) -> list[Listed]:
-    """The first ``limit`` features of ``result``, in the command's order; then those of the units ``others``.
+def listed_features(counted: Units, others: Units, least: int, limit: int) -> list[Listed]:
+    """The first ``limit`` features counted at the pattern ``least``, in the command's order; then those of ``others``.
 
     ``others`` are units at lesser shares, so that there is something to look at where the rule counts little.
     """
     found: dict[int, Listed] = {}
-    for units, counted in ((result.tally.units, True), (others, False)):
-        rows = units.rows(0, result.plan.thresholds[0])
+    for units, by_rule in ((counted, True), (others, False)):
+        rows = units.rows(0, least)
         for row in rows.tolist():
             if len(found) >= limit:
                 break
             feature = int(units.feature[row])
-            critical = int(units.critical[row]) if counted and units.met is None else None
-            found.setdefault(feature, Listed(feature, counted, critical, int(units.peak[row])))
+            critical = int(units.critical[row]) if by_rule and units.met is None else None
+            found.setdefault(feature, Listed(feature, by_rule, critical, int(units.peak[row])))
     return list(found.values())
 
 

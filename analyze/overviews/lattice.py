@@ -17,7 +17,6 @@ from analyze.resources import Resources
 from analyze.thresholds.answers import tallied
 from analyze.thresholds.plan import Plan, make_plan
 from analyze.thresholds.question import Question
-from analyze.thresholds.results import Result
 from analyze.thresholds.tally import Tally
 from analyze.thresholds.units import Staircase, Units
 from schemas.run import Run
@@ -58,9 +57,9 @@ class Lattice:
     pairs: Units
     features: Units | None
 
-    def coverage(self, result: Result) -> Coverage:
-        """The packed form; ``result`` is that of the least magnitude at the shares asked."""
-        plan, listed = self.plan, result.tally.units
+    def coverage(self, listed: Units) -> Coverage:
+        """The packed form; ``listed`` are the units counted at the shares asked."""
+        plan = self.plan
         rows = listed.rows(0, plan.thresholds[0])
         return Coverage(
             encoding=plan.encoding.name,

@@ -53,7 +53,10 @@ class ShareStep:
 
 @dataclass(frozen=True)
 class Asked:
-    """The question. ``chosen`` and ``layer_share``, ``position_share`` are places in the lists beside them."""
+    """The question. ``chosen`` and ``layer_share``, ``position_share`` are places in the lists beside them.
+
+    ``by_count``: each magnitude is answered by itself, and there are no critical ones.
+    """
 
     definition: str
     source: str
@@ -64,6 +67,7 @@ class Asked:
     layers: str
     positions: str
     engine: str
+    by_count: bool
     in_gain_units: bool
     magnitudes: tuple[str, ...]
     chosen: int

@@ -12,7 +12,7 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B8860B", "#3AA0D8", "#8
 """Okabe and Ito's colours, told apart with any colour vision; those too light for white paper darkened."""
 
 _SEQUENTIAL = "viridis"
-_COUNTS = [0, 1, 10, 100, 1_000, 10_000, 100_000]
+_COUNTS = [0, 1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000]
 _SERIES = ("Top 1", "Top 2", "Top 3", "Median")
 
 
@@ -105,7 +105,7 @@ def _phase(alt: Any) -> Any:
             "outliers:Q",
             scale=alt.Scale(type="symlog", constant=1, scheme=_SEQUENTIAL),
             legend=alt.Legend(
-                title="Outliers", orient="top", format=",d", gradientLength=220, gradientThickness=8, values=_COUNTS
+                title="Outliers", orient="top", format=",d", gradientLength=220, gradientThickness=8, tickCount=4
             ),
         ),
         tooltip=[
@@ -160,7 +160,12 @@ def _magnitudes(alt: Any) -> Any:
                 scale=alt.Scale(domain=list(_SERIES), range=[PALETTE[1], PALETTE[4], PALETTE[2], PALETTE[0]]),
                 legend=alt.Legend(title=None, orient="top"),
             ),
-            strokeDash=alt.StrokeDash("series:N", sort=list(_SERIES), legend=None),
+            strokeDash=alt.StrokeDash(
+                "series:N",
+                sort=list(_SERIES),
+                scale=alt.Scale(domain=list(_SERIES)),
+                legend=alt.Legend(title=None, orient="top"),
+            ),
             tooltip=[alt.Tooltip("series:N"), alt.Tooltip("layer:Q"), alt.Tooltip("value:Q", format=".6g")],
         )
     )
@@ -179,7 +184,7 @@ def _by_layer(alt: Any, title: str) -> Any:
                 scale=alt.Scale(range=list(PALETTE)),
                 legend=alt.Legend(title=None, orient="top", columns=2, labelLimit=160),
             ),
-            strokeDash=alt.StrokeDash("tensor:N", sort=None, legend=None),
+            strokeDash=alt.StrokeDash("tensor:N", sort=None, legend=alt.Legend(title=None, orient="top")),
             tooltip=[alt.Tooltip("tensor:N"), alt.Tooltip("layer:Q"), alt.Tooltip("value:Q", format=".6g")],
         )
     )
@@ -252,8 +257,9 @@ def _emergence(alt: Any, x: str, title: str) -> Any:
             x=alt.X(
                 f"{x}:Q",
                 title=title,
-                scale=alt.Scale(type="log", nice=False, padding=20) if x == "total_parameters" else
-                alt.Scale(zero=False, padding=20, reverse=True),
+                scale=alt.Scale(type="log", nice=False, padding=20)
+                if x == "total_parameters"
+                else alt.Scale(zero=False, padding=20, reverse=True),
                 axis=alt.Axis(format="~s", tickCount=6),
             ),
             y=alt.Y("outliers:Q", **_count_axis(alt, "Outliers")),

@@ -81,5 +81,5 @@ def _chart_library() -> str:
             "--report takes its chart library from vl-convert-python, which is not installed. "
             "Install it: pip install 'outlier-features[report]'"
         ) from None
-    script: str = vl_convert.javascript_bundle()
+    script: str = vl_convert.javascript_bundle(None)  # type: ignore[arg-type]  # its stub forgets the default
     return script.replace("</script", "<\\/script").replace("<!--", "<\\!--")

@@ -7,14 +7,16 @@ function chartConfig() {
   const ink = "currentColor";
   return {
     background: null,
-    font: "inherit",
+    font: "system-ui, sans-serif",
     view: { stroke: null },
     axis: {
       labelColor: ink, titleColor: ink, tickColor: ink, domainColor: ink, gridColor: ink, gridOpacity: 0.13,
       domainOpacity: 0.45, tickOpacity: 0.45, labelFontSize: 12, titleFontSize: 12, titleFontWeight: 600, titlePadding: 8,
     },
     axisX: { grid: false },
-    legend: { labelColor: ink, titleColor: ink, labelFontSize: 12, titleFontSize: 12, titleFontWeight: 600, offset: 10 },
+    rule: { color: ink },
+    legend: { labelColor: ink, titleColor: ink, labelFontSize: 12, titleFontSize: 12, titleFontWeight: 600, offset: 10,
+      labelOverlap: "greedy" },
     range: { category: page.palette },
   };
 }

@@ -40,14 +40,14 @@ function definitionWords() {
 function fillTable(answers) {
   const facts = ["Total", "Active", "Experts", "Top-k", "Routing"];
   const several = stores.length > 1 ? ["Perplexity", "Precision"] : [];
-  const headings = ["Model", ...facts, "Outliers", "Unique features", "Per sequence [95%]", "Mean L%", "Mean S%", ...several];
+  const headings = ["Model", "Outliers", "Unique features", "Per sequence [95%]", "Mean L%", "Mean S%", ...facts, ...several];
   const right = headings.map((heading) => !["Model", "Routing", "Precision"].includes(heading));
   const rows = stores.map((store, i) => {
     const { cells } = answers[i];
     const words = store.facts.model_words;
-    return [make("span", { class: "name" }, swatch(i), own(store.facts.label)), ...facts.map((name) => own(words[name])),
+    return [make("span", { class: "name" }, swatch(i), own(store.facts.label)),
       make("strong", {}, cells.outliers), cells.unique, cells.perSequence, cells.layers, cells.positions,
-      ...several.map((name) => words[name])];
+      ...[...facts, ...several].map((name) => own(words[name]))];
   });
   at("table").replaceChildren(table(`Outliers at magnitude ${asked.magnitudes[state.magnitude]}, layers ` +
     `${layerShare().text}, positions ${positionShare().text}`, headings, right, rows, { id: "counts" }));
@@ -265,8 +265,8 @@ async function fillEmergence() {
   if (withPerplexity.length) await fillChart("emergence-perplexity", withPerplexity, "Outliers against perplexity");
 }
 
-/** Everything that follows from the sliders. */
-async function answer() {
+/** The numbers that follow from the sliders, at once; charts follow when they rest. */
+function answer() {
   const answers = stores.map((_, i) => answerOf(i));
   for (const [name, text] of [["magnitude", asked.magnitudes[state.magnitude]], ["layers", layerShare().text],
     ["positions", positionShare().text]]) {
@@ -278,6 +278,9 @@ async function answer() {
   fillList(answers[state.store]);
   at("status").textContent = stores.map((store, i) => `${store.facts.label}: ${answers[i].cells.outliers} outliers`).join("; ");
   document.body.dataset.place = `${state.magnitude} ${state.layers} ${state.positions}`;
+}
+
+async function drawCharts() {
   await fillSweep();
   await fillPhase();
   await fillProfile();
@@ -293,9 +296,12 @@ async function lookClosely() {
 }
 
 let waiting = 0;
+let resting = 0;
 function soon() {
   cancelAnimationFrame(waiting);
   waiting = requestAnimationFrame(answer);
+  clearTimeout(resting);
+  resting = setTimeout(drawCharts, 90);
 }
 
 function listen() {
@@ -310,7 +316,8 @@ function listen() {
   at("store").addEventListener("change", async (event) => {
     state.store = Number(event.target.value);
     state.feature = null;
-    await answer();
+    answer();
+    await drawCharts();
     await lookClosely();
   });
   at("reset").addEventListener("click", () => {
@@ -345,7 +352,8 @@ async function start() {
   listen();
   at("main").replaceChildren(...skeleton(overview));
   if (stores.length === 1) at("store").closest(".control").classList.add("single");
-  await answer();
+  answer();
+  await drawCharts();
   await lookClosely();
   await fillEmergence();
   document.body.dataset.ready = "true";

@@ -31,7 +31,7 @@ function table(caption, headings, right, rows, attributes = {}) {
     make("tr", {}, row.map((cell, i) =>
       make(i ? "td" : "th", { scope: i ? null : "row", class: right[i] ? "number" : null }, cell ?? "-"))));
   const scroll = make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": caption });
-  scroll.append(make("table", attributes, make("caption", {}, caption), make("thead", {}, make("tr", {}, head)),
+  scroll.append(make("table", attributes, make("caption", {}, make("span", {}, caption)), make("thead", {}, make("tr", {}, head)),
     make("tbody", {}, body)));
   return scroll;
 }

@@ -1,0 +1,188 @@
+"""The page in a real browser: what it says, how it is worked, and that it asks nothing of anybody."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analyze import ask, overview
+from analyze.tables.columns import FEATURE_COLUMNS, RESULT_COLUMNS
+from analyze.thresholds.answers import answer
+from tests.analyze.report.conftest import HOSTILE
+from tests.browser import Browser, Page
+
+MAGNITUDES = "2:14:0.5"
+
+ROWS = """[...document.querySelectorAll("#counts tbody tr")].map(
+    (row) => [...row.cells].slice(1, 6).map((cell) => cell.textContent))"""
+UNITS = """[...document.querySelectorAll("#units tbody tr")].map(
+    (row) => [...row.cells].map((cell) => cell.textContent))"""
+
+
+@pytest.fixture(scope="module")
+def page(browser: Browser, compared_page: Path) -> Iterator[Page]:
+    """The comparison, opened and ready."""
+    opened = browser.page(compared_page)
+    opened.until("document.body && document.body.dataset.ready")
+    assert opened.complaints() == []
+    yield opened
+    opened.close()
+
+
+def choose(page: Page, **places: int) -> None:
+    """Move the sliders to places, and wait for what follows."""
+    moves = "".join(
+        f"slider = document.getElementById({name!r}); slider.value = {place}; slider.dispatchEvent(new Event('input'));"
+        for name, place in places.items()
+    )
+    wanted = " ".join(map(str, places.values()))
+    page.value(
+        f"new Promise((done) => {{ let slider; {moves} const look = () => document.body.dataset.place === '{wanted}'"
+        " ? done() : requestAnimationFrame(look); look(); })"
+    )
+
+
+def settings(definition: str, shares: int) -> list[tuple[str, str, list[str]]]:
+    """Shares of layers and positions, and five magnitudes at each: the first as asked, the others drawn."""
+    draw = random.Random(definition)
+    drawn = [(f"{draw.choice([5, 8, 17, 25, 50, 75, 100])}%", f"{draw.randrange(1, 40)}%") for _ in range(shares - 1)]
+    return [(*pair, [f"{n / 2:g}" for n in draw.sample(range(4, 29), 5)]) for pair in [("25%", "6%"), *drawn]]
+
+
+def places(seen: Any, magnitude: str, layers: str, positions: str) -> dict[str, int]:
+    return {
+        "magnitude": seen.asked.magnitudes.index(magnitude),
+        "layers": [step.text for step in seen.asked.layer_shares].index(layers),
+        "positions": [step.text for step in seen.asked.position_shares].index(positions),
+    }
+
+
+def agreeing(page: Page, stores: list[Path], seen: Any, shares: int, **knobs: Any) -> int:
+    """Hold the page's table against what the command prints; how many different tables there were."""
+    different = set()
+    for layers, positions, magnitudes in settings(str(knobs), shares):
+        question = ask(",".join(magnitudes), layers=layers, positions=positions, **knobs)
+        results = [answer(store, question, features=False) for store in stores]
+        for i, magnitude in enumerate(magnitudes):
+            choose(page, **places(seen, magnitude, layers, positions))
+            expected = [[column.text(found[i]) for column in RESULT_COLUMNS] for found in results]
+            assert page.value(ROWS) == expected, (magnitude, layers, positions)
+            different.add(str(expected))
+    assert page.complaints() == []
+    return len(different)
+
+
+def test_fifty_settings_agree_with_the_command(page: Page, compared_stores: list[Path]) -> None:
+    seen = overview(compared_stores, MAGNITUDES, engine="peaks")
+    assert agreeing(page, compared_stores, seen, 10) > 20
+
+
+def test_the_list_is_the_commands(page: Page, compared_stores: list[Path]) -> None:
+    seen = overview(compared_stores, MAGNITUDES, engine="peaks")
+    texts = {column.heading: column.text for column in FEATURE_COLUMNS}
+    for magnitude, layers, positions in (("6", "25%", "6%"), ("9.5", "25%", "6%"), ("5", "50%", "20%")):
+        choose(page, **places(seen, magnitude, layers, positions))
+        (result,) = answer(compared_stores[0], ask(magnitude, layers=layers, positions=positions))
+        names = ["Feature", "Sequence", "L%", "S%", "Peak", "Critical magnitude"]
+        expected = [[texts[name](unit) for name in names] for unit in result.features(200)]
+        found = page.value(UNITS)
+        if (layers, positions) == ("25%", "6%"):
+            assert found == expected
+        else:  # by peak, without critical magnitudes
+            assert sorted(row[:5] for row in found) == sorted(row[:5] for row in expected)
+
+
+def test_hostile_names_are_text(page: Page) -> None:
+    assert HOSTILE in page.value('document.querySelector("#counts tbody th").textContent')
+    assert page.value('document.querySelectorAll("main script, main b").length') == 0
+    assert HOSTILE in page.value("document.title")
+    assert page.complaints() == []
+
+
+def test_worked_by_keyboard(page: Page) -> None:
+    choose(page, magnitude=4, layers=20, positions=5)
+    before = page.value(ROWS)
+    page.value('document.getElementById("magnitude").focus()')
+    page.key("ArrowRight", 39, times=6)
+    page.until("document.body.dataset.place.startsWith('10 ')")
+    assert page.value(ROWS) != before
+    assert page.value('document.getElementById("magnitude").getAttribute("aria-valuetext")') == "7"
+    assert page.value('document.getElementById("magnitude-value").textContent') == "7"
+    page.value('document.querySelector(".pick:not([aria-pressed=true])").focus()')
+    picked = page.value("document.activeElement.textContent")
+    page.key("Enter", 13)
+    page.send("Input.dispatchKeyEvent", type="char", text="\r")
+    page.until(f"document.querySelector('#feature h3')?.textContent === 'Feature {picked}'")
+    assert page.value("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+
+
+def test_every_control_and_chart_has_a_name(page: Page) -> None:
+    page.send("Accessibility.enable")
+    nodes = page.send("Accessibility.getFullAXTree")["nodes"]
+    roles = ("slider", "combobox", "button", "link", "table", "region", "graphics-document", "image")
+    named = [
+        (node["role"]["value"], node.get("name", {}).get("value"))
+        for node in nodes
+        if not node.get("ignored") and node.get("role", {}).get("value") in roles
+    ]
+    assert not [role for role, name in named if not name]
+    assert {"slider", "combobox", "button", "table"} <= {role for role, _ in named}
+    assert (
+        sum(role.startswith("graphics") for role, _ in named) >= 8
+        or page.value(
+            'document.querySelectorAll("svg.marks[aria-label], .chart [role=graphics-document][aria-label]").length'
+        )
+        >= 8
+    )
+    page.send("Accessibility.disable")
+
+
+def test_absent_sections_say_why(page: Page) -> None:
+    page.value(
+        "(() => { const s = document.getElementById('store'); s.value = 1; s.dispatchEvent(new Event('change')); })()"
+    )
+    page.until("document.querySelector('#curves .absent') && document.querySelector('#quantised .absent')")
+    assert "holds peaks only" in page.value("document.querySelector('#curves').textContent")
+    page.value(
+        "(() => { const s = document.getElementById('store'); s.value = 0; s.dispatchEvent(new Event('change')); })()"
+    )
+    page.until("document.querySelector('[data-chart=magnitudes] svg')")
+    assert page.complaints() == []
+
+
+@pytest.mark.parametrize("width", [360, 800])
+def test_nothing_overflows(browser: Browser, compared_page: Path, width: int) -> None:
+    opened = browser.page(compared_page, width, 900, {"prefers-color-scheme": "dark"})
+    opened.until("document.body && document.body.dataset.ready")
+    assert opened.value("document.documentElement.scrollWidth") <= width
+    assert opened.value("getComputedStyle(document.body).backgroundColor") == "rgb(18, 23, 28)"
+    opened.close()
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {"definition": "llm-int8"},
+        {"definition": "llm-int8-block"},
+        {"definition": "majority"},
+        {"definition": "majority", "position_coverage": "mean"},
+        {"minimum_hits": 2, "positions_range": "1:"},
+    ],
+    ids=str,
+)
+def test_other_definitions_agree_too(
+    browser: Browser, compared_stores: list[Path], tmp_path: Path, knobs: dict[str, Any]
+) -> None:
+    from analyze.report.writing import write_report
+
+    stores = compared_stores[:1]
+    seen = overview(stores, MAGNITUDES, engine="peaks" if set(knobs) == {"definition"} else "auto", **knobs)
+    write_report(seen, tmp_path / "report.html")
+    opened = browser.page(tmp_path / "report.html")
+    opened.until("document.body && document.body.dataset.ready")
+    agreeing(opened, stores, seen, 2, **knobs)
+    opened.close()
