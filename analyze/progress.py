@@ -10,20 +10,22 @@ from analyze.quantities import counted
 
 __all__ = ["Progress", "shown_progress", "silent_progress"]
 
-Progress = Callable[[Iterable[int], str], Iterable[int]]
-"""Passes sequences through while showing how far along they are; the text says what they are read for."""
+Progress = Callable[[Iterable[int], str, str], Iterable[int]]
+"""Passes sequences through while showing how far along they are; the texts say what they are read for, and the plan."""
 
 _SECONDS_BETWEEN_LINES = 15.0
 
 
-def silent_progress(sequences: Iterable[int], _: str) -> Iterable[int]:
+def silent_progress(sequences: Iterable[int], _: str, __: str = "") -> Iterable[int]:
     """The sequences as they are."""
     return sequences
 
 
-def shown_progress(sequences: Iterable[int], label: str) -> Iterator[int]:
-    """The sequences, shown on stderr as they go by."""
+def shown_progress(sequences: Iterable[int], label: str, plan: str = "") -> Iterator[int]:
+    """The sequences, shown on stderr as they go by; before the first, what the ``plan`` says that they will take."""
     listed = list(sequences)
+    if plan:
+        print(f"analyze: {label}: {plan}", file=sys.stderr, flush=True)
     if sys.stderr.isatty():
         from tqdm import tqdm
 

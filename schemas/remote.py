@@ -14,6 +14,7 @@ import re
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from datetime import timedelta
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -28,7 +29,7 @@ from schemas.remote_errors import explained, redact
 if TYPE_CHECKING:
     import obstore.store
 
-__all__ = ["Remote", "RemoteStore", "content_digest", "is_url", "open_remote"]
+__all__ = ["Remote", "RemoteStore", "content_digest", "is_url", "matching_urls", "open_remote"]
 
 _RETRIES: dict[str, Any] = {
     "max_retries": 4,
@@ -134,6 +135,46 @@ def content_digest(url: str) -> str | None:
     if any(tag is None for _, tag in listed.values()):
         return None
     return hashlib.sha256(json.dumps([url, sorted(listed.items())]).encode()).hexdigest()
+
+
+def matching_urls(pattern: str) -> list[str]:
+    """The URLs of a bucket that ``s3://bucket/runs/*.zarr`` matches, by name: ``*`` and ``[...]`` within a name.
+
+    One that is a store as it stands is itself. Raises InputError for a web server, which gives no list, and where
+    ``open_remote`` does; StoreError where the bucket cannot be listed.
+    """
+    scheme, _, place = pattern.partition("://")
+    bucket, *names = place.rstrip("/").split("/")
+    if "?" in place:
+        return [pattern]  # a query, which open_remote refuses in its own words
+    if scheme.lower() not in ("s3", "gs"):
+        raise InputError(f"{redact(pattern)}: a web server gives no list of its stores: name each by itself")
+    if re.search(r"[*\[]", bucket):
+        raise InputError(f"{redact(pattern)}: a pattern has * or [...] in names of folders and stores, not of a bucket")
+    if open_remote(pattern).get("zarr.json") is not None:
+        return [pattern]
+    found = [f"{scheme}://{bucket}"]
+    for name in names:
+        found = [
+            f"{parent}/{child}"
+            for parent in found
+            for child in ([name] if not re.search(r"[*\[]", name) else _folders(parent, name))
+        ]
+    return [url for url in found if open_remote(url).get("zarr.json") is not None]
+
+
+def _folders(url: str, pattern: str) -> list[str]:
+    """Names of folders directly below ``url`` that match ``pattern``, ascending."""
+    import obstore
+
+    remote = open_remote(url)
+    try:
+        below = obstore.list_with_delimiter(remote.objects)["common_prefixes"]
+    except Exception as error:
+        raise remote.explained(error, "the list of objects") from None
+    return sorted(
+        name for name in (prefix.rstrip("/").split("/")[-1] for prefix in below) if fnmatchcase(name, pattern)
+    )
 
 
 def open_remote(url: str) -> Remote:

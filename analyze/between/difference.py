@@ -17,11 +17,10 @@ from analyze.resources import DEFAULT_RESOURCES, Resources, whole
 from analyze.tables.likeness import comparison_notes
 from analyze.tables.names import model_labels
 from analyze.tables.wording import definition_words, shares_words
-from analyze.thresholds.answers import peak_source, refuse_zero_with_nan
+from analyze.thresholds.answers import refuse_zero_with_nan, require_critical, tallied
 from analyze.thresholds.asking import AnyRun, magnitude_words
 from analyze.thresholds.plan import Plan, make_plan
 from analyze.thresholds.question import Question, ask
-from analyze.thresholds.tally import take_tally
 from schemas.bits import Encoding, decode, threshold_bits
 from schemas.errors import InputError
 from schemas.run import Run
@@ -101,7 +100,8 @@ def _lowest(runs: tuple[Run, Run], question: Question) -> str:
 
 def _critical(run: Run, plan: Plan, question: Question, progress: Progress, resources: Resources) -> Patterns:
     """Critical patterns of every unit: (sequence, feature), or (feature,) where a feature counts once."""
-    tally = take_tally(plan, peak_source(run, plan, progress, resources))
+    require_critical(plan)
+    tally = tallied(run, plan, progress, resources, [])
     if question.magnitudes[0] == 0:
         refuse_zero_with_nan(run, plan, tally.nonfinite)
     if question.definition.unit == "sequence-feature":

@@ -16,11 +16,10 @@ from analyze.opened import opened
 from analyze.progress import Progress, silent_progress
 from analyze.resources import DEFAULT_RESOURCES, Resources, whole
 from analyze.tables.wording import definition_words
-from analyze.thresholds.answers import peak_source, refuse_zero_with_nan
+from analyze.thresholds.answers import peak_source, refuse_zero_with_nan, tallied
 from analyze.thresholds.asking import AnyRun, Magnitudes, magnitude_words
 from analyze.thresholds.plan import Plan, make_plan
 from analyze.thresholds.question import Question, ask
-from analyze.thresholds.tally import take_tally
 from schemas.errors import InputError
 from schemas.run import Run
 
@@ -123,7 +122,7 @@ def overlap(
     store, question, plan = _planned(run, magnitude, knobs, "--overlap")
     if len(plan.thresholds) > 1:
         raise InputError(f"overlap() answers one magnitude, not {len(question.magnitudes)}: ask for each by itself")
-    tally = take_tally(plan, peak_source(store, plan, progress, whole(resources)))
+    tally = tallied(store, plan, progress, whole(resources), [])
     refuse_zero_with_nan(store, plan, tally.nonfinite)
     met = tally.critical >= plan.thresholds[0]
     both, either = pair_counts(met)

@@ -14,15 +14,21 @@ __all__ = ["expanded"]
 def expanded(paths: Iterable[str]) -> list[str]:
     """The paths in their order, each pattern (``runs/*.zarr``) replaced by what it matches, by name.
 
-    A path that exists is itself, whatever characters it has, and so is a URL. Raises StoreError for a pattern that
-    matches nothing.
+    A path that exists is itself, whatever characters it has, and so is a URL without a pattern; in a bucket a pattern
+    stands for one or more names between slashes. Raises StoreError for a pattern that matches nothing, InputError for
+    one of a web server, which gives no list.
     """
     found: list[str] = []
     for path in paths:
-        if "://" in path or not glob.has_magic(path) or os.path.exists(path):
+        if not glob.has_magic(path) or ("://" not in path and os.path.exists(path)):
             found.append(path)
             continue
-        matches = sorted(glob.glob(path, recursive=True))
+        if "://" in path:
+            from schemas.remote import matching_urls
+
+            matches = matching_urls(path)
+        else:
+            matches = sorted(glob.glob(path, recursive=True))
         if not matches:
             raise StoreError(f"no store matches {path!r}. Make one with: capture --model NAME --store PATH")
         found += matches

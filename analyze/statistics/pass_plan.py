@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from analyze.memory import bytes_text
+from analyze.quantities import counted
 from analyze.statistics.selection import Chosen
 from analyze.statistics.statistic import Reduction
 from analyze.statistics.work import Block
@@ -57,8 +58,9 @@ class PassPlan:
 
     def __str__(self) -> str:
         """One line that says what is about to be done."""
+        cells, sequences = len(self.chosen.sites) * len(self.chosen.layers), len(self.chosen.sequences)
         return (
-            f"{len(self.chosen.sites) * len(self.chosen.layers)} cells of {len(self.chosen.sequences)} sequences, "
+            f"{counted(cells, 'cell')} of {counted(sequences, 'sequence')}, "
             f"{self.threads} at once, in at most {bytes_text(self.peak_bytes)} of memory"
         )
 

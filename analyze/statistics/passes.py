@@ -44,7 +44,7 @@ class Pass:
     def by_sequence(self, progress: Progress, label: str = "slices") -> Iterator[tuple[int, Found]]:
         """(sequence, partials of the statistics that keep sequences apart), each as it is complete."""
         folded: list[Any] = []
-        sequences = iter(progress(self._plan.chosen.sequences, label))
+        sequences = iter(progress(self._plan.chosen.sequences, label, str(self._plan)))
         try:
             while wave := list(islice(sequences, self._plan.wave)):
                 outputs = []

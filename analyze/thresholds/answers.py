@@ -11,6 +11,7 @@ import numpy as np
 from analyze.progress import Progress, silent_progress
 from analyze.resources import DEFAULT_RESOURCES, Resources
 from analyze.thresholds.known_survival import known_survival, survives
+from analyze.thresholds.known_tally import known_tally
 from analyze.thresholds.peaks import PeakSource, SequencePeaks, stored_peaks
 from analyze.thresholds.plan import Plan, make_plan
 from analyze.thresholds.question import Question
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from analyze.statistics.work import Excluded
     from analyze.thresholds.details import Details
 
-__all__ = ["answer", "peak_source", "refuse_zero_with_nan", "run_perplexity", "tallied"]
+__all__ = ["answer", "peak_source", "refuse_zero_with_nan", "require_critical", "run_perplexity", "tallied"]
 
 
 def answer(
@@ -52,19 +53,33 @@ def answer(
             return assemble_survival(os.fspath(store), run.info, plan, survival, run_perplexity(run, plan))
 
     excluded: list[Excluded] = []
-    tally = tallied(run, plan, progress, resources, excluded)
-    refuse_zero_with_nan(run, plan, tally.nonfinite)
-    details: Details | None = None
-    if question.details:
+
+    def measured() -> tuple[Tally, Details | None]:
+        tally = _tallied(run, plan, progress, resources, excluded)
+        if not question.details:
+            return tally, None
+        refuse_zero_with_nan(run, plan, tally.nonfinite)  # before another pass
         from analyze.thresholds.details import measure_details
 
-        details = measure_details(run, plan, tally.units, progress, resources, excluded)
+        return tally, measure_details(run, plan, tally.units, progress, resources, excluded)
+
+    tally, details = known_tally(run, plan, resources.cache, excluded, measured)
+    refuse_zero_with_nan(run, plan, tally.nonfinite)
     left_out = _left_out(excluded)
     return assemble(os.fspath(store), run.info, plan, tally, details, run_perplexity(run, plan), left_out)
 
 
 def tallied(run: Run, plan: Plan, progress: Progress, resources: Resources, excluded: list[Excluded]) -> Tally:
-    """The tally of ``plan``, from peaks or by counts; cells that are skipped as damaged go into ``excluded``."""
+    """The tally of ``plan``, from peaks or by counts, or as it was kept when it took the slices before.
+
+    Cells that are skipped as damaged go into ``excluded``.
+    """
+    return known_tally(
+        run, plan, resources.cache, excluded, lambda: (_tallied(run, plan, progress, resources, excluded), None)
+    )[0]
+
+
+def _tallied(run: Run, plan: Plan, progress: Progress, resources: Resources, excluded: list[Excluded]) -> Tally:
     if not plan.by_count:
         return take_tally(plan, peak_source(run, plan, progress, resources, excluded))
     from analyze.thresholds.counting import count_tally
@@ -93,11 +108,7 @@ def peak_source(
     Cells that are skipped because they cannot be read are added to ``excluded``. Raises InputError where no peaks
     answer the question, but only counts at each threshold.
     """
-    if plan.by_count:
-        raise InputError(
-            f"{plan.needs_slices[0]} is answered by counts at each magnitude, and this view is made of critical ones: "
-            f"leave out {plan.needs_slices[0]}"
-        )
+    require_critical(plan)
 
     def source() -> Iterator[SequencePeaks]:
         if plan.count_engine == "peaks":
@@ -107,6 +118,15 @@ def peak_source(
         return sliced_peaks(run, plan, progress, resources, [] if excluded is None else excluded)
 
     return source
+
+
+def require_critical(plan: Plan) -> None:
+    """Raise InputError where no peaks answer the question, but only counts at each threshold."""
+    if plan.by_count:
+        raise InputError(
+            f"{plan.needs_slices[0]} is answered by counts at each magnitude, and this view is made of critical ones: "
+            f"leave out {plan.needs_slices[0]}"
+        )
 
 
 def refuse_zero_with_nan(run: Run, plan: Plan, nonfinite: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import signal
 import subprocess
@@ -152,18 +153,21 @@ def test_an_interrupt_exits_with_130(noisy_store: Path) -> None:
 
 
 def test_data_goes_to_stdout_alone(analyze: Command, noisy_store: Path) -> None:
-    status, out, err = analyze("--store", noisy_store, "--engine", "slices", "--format", "csv")
-    assert (status, err) == (0, "")
+    asked = ("--store", noisy_store, "--engine", "slices", "--format", "csv", "--no-cache")
+    status, out, err = analyze(*asked)
+    assert status == 0
     assert len(out.splitlines()) == 2
+    assert re.fullmatch(r"analyze: slices: 10 cells of 4 sequences, [0-9]+ at once, in at most .* of memory\n", err)
+    assert analyze(*asked, "--quiet") == (0, out, "")
 
 
 def test_progress_is_told_now_and_then_on_stderr(
     analyze: Command, noisy_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("analyze.progress._SECONDS_BETWEEN_LINES", 0.0)
-    _, _, err = analyze("--store", noisy_store, "--engine", "slices", "--format", "csv")
+    _, _, err = analyze("--store", noisy_store, "--engine", "slices", "--format", "csv", "--no-cache")
     assert "analyze: slices: 3 of 4 sequences" in err
-    _, _, quiet = analyze("--store", noisy_store, "--engine", "slices", "--format", "csv", "--quiet")
+    _, _, quiet = analyze("--store", noisy_store, "--engine", "slices", "--format", "csv", "--quiet", "--no-cache")
     assert quiet == ""
 
 

@@ -19,7 +19,7 @@ from analyze.statistics.moments import Moments
 from analyze.statistics.peaks import LayerPeaks
 from schemas import open_run
 from schemas.run import Run
-from tests.buckets import KEY, SECRET, bucket_objects, served_folder
+from tests.buckets import KEY, SECRET, bucket_objects, put_folder, served_folder
 from tests.cloud.conftest import Command
 
 QUESTIONS = [
@@ -119,8 +119,6 @@ def test_two_worker_processes_that_read_the_bucket_give_the_same_digits(
 
 
 def test_results_of_a_bucket_are_kept_in_the_users_cache(bucket: str, local: Path, tmp_path: Path) -> None:
-    from tests.buckets import put_folder
-
     put_folder(local, bucket, "cached/run.zarr")
     first = measure(Run("s3://bucket/cached/run.zarr"), [Moments()])
     (kept,) = (tmp_path / "cache/outlier-features").glob("run.zarr-*/*.npz")
@@ -144,3 +142,29 @@ def test_peaks_of_a_remote_store_are_asked_for_once(bucket: str, local: Path, an
         chunks = [path for path in served.asked if not path.endswith("zarr.json")]
         assert len(set(chunks)) == len(chunks)
         assert sum(path.endswith("zarr.json") for path in served.asked) <= 4
+
+
+def test_a_pattern_stands_for_the_stores_of_a_bucket(bucket: str, local: Path, analyze: Command) -> None:
+    for place in ("many/a.zarr", "many/b.zarr", "many/b[1].zarr", "many/deep/c.zarr"):
+        put_folder(local, bucket, place)
+    put_folder(local, bucket, "many/no-store/deeper.zarr")
+
+    def stores(*patterns: str) -> list[str]:
+        status, out, err = analyze("--store", *patterns, "--format", "json", "-q")
+        assert status == 0, err
+        return [result["store"] for result in json.loads(out)["results"]]
+
+    assert stores("s3://bucket/many/*.zarr") == [f"s3://bucket/many/{name}.zarr" for name in ("a", "b", "b[1]")]
+    assert stores("s3://bucket/many/*") == stores("s3://bucket/many/*.zarr")
+    assert stores("s3://bucket/many/[b-z].zarr") == ["s3://bucket/many/b.zarr"]
+    assert stores("s3://bucket/*/d*p/*.zarr") == ["s3://bucket/many/deep/c.zarr"]
+    assert stores("s3://bucket/many/b[1].zarr") == ["s3://bucket/many/b[1].zarr"]
+    for pattern, told in (
+        ("s3://bucket/many/x*.zarr", "no store matches 's3://bucket/many/x*.zarr'"),
+        ("s3://buck*/a.zarr", "not of a bucket"),
+        ("https://host/*.zarr", "a web server gives no list"),
+        ("s3://nobucket/*.zarr", "has no bucket 'nobucket'"),
+    ):
+        status, _, err = analyze("--store", pattern)
+        assert status == 2
+        assert told in err

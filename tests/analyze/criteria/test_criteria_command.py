@@ -26,7 +26,7 @@ def mixture(tmp_path_factory: pytest.TempPathFactory) -> Made:
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("flags", [(), ("--by", "layer")])
 def test_all_criteria_in_every_format(analyze: Command, mixture: Made, form: str, flags: tuple[str, ...]) -> None:
-    status, out, err = analyze("--store", mixture.path, "--criteria", "all", *flags, "--format", form)
+    status, out, err = analyze("--store", mixture.path, "--criteria", "all", *flags, "--format", form, "-q")
     assert (status, err) == (0, "")
     assert "Warning" not in out
     if form == "json":
@@ -73,7 +73,7 @@ def test_several_stores_have_tables_of_their_own(analyze: Command, mixture: Made
 def test_hits_by_layer_position_and_expert(analyze: Command, mixture: Made) -> None:
     found = {}
     for by in ("layer", "position", "expert"):
-        status, out, err = analyze("--store", mixture.path, "--by", by, "--magnitude", "1,2", "--format", "csv")
+        status, out, err = analyze("--store", mixture.path, "--by", by, "--magnitude", "1,2", "--format", "csv", "-q")
         assert (status, err) == (0, "")
         found[by] = [row for row in csv.DictReader(io.StringIO(out)) if row["magnitude"] == "2"]
     hits = {site: int((np.abs(values) >= 2).sum()) for site, values in mixture.sites.items()}

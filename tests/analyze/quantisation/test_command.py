@@ -20,7 +20,7 @@ from tests.stores import write_store
 
 @pytest.mark.parametrize("form", OUTPUT_FORMATS)
 def test_every_output_format_says_what_it_is(analyze: Command, noisy_store: Path, form: str) -> None:
-    status, out, err = analyze("--store", noisy_store, "--quantisation", "--format", form)
+    status, out, err = analyze("--store", noisy_store, "--quantisation", "--format", form, "-q")
     assert (status, err) == (0, "")
     for name in FORMATS:
         assert name in " ".join(out.split()).replace("- ", "-")

@@ -5,18 +5,23 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from analyze.resources import Resources
 from analyze.statistics import measure as measuring
 from analyze.statistics.cache import cache_folders
 from analyze.statistics.exceedances import Exceedances
 from analyze.statistics.measure import measure
 from analyze.statistics.moments import Moments
 from analyze.statistics.selection import Selection
+from analyze.thresholds.answers import answer
+from analyze.thresholds.question import ask
 from schemas.run import Run, RunWriter
 from tests.stores import as_stored, write_store
 
@@ -131,3 +136,46 @@ def test_the_store_itself_is_left_as_it_is(store: Path) -> None:
     before = sorted(str(path) for path in store.rglob("*"))
     measure(Run(store), [Moments()])
     assert sorted(str(path) for path in store.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {"engine": "slices"},
+        {"engine": "slices", "definition": "llm-int8"},
+        {"engine": "slices", "definition": "majority", "details": True},
+        {"details": True},
+        {"position_coverage": "density"},
+        {"position_coverage": "mean", "definition": "majority", "details": True},
+    ],
+    ids=str,
+)
+def test_an_answer_from_the_slices_is_given_again_without_a_pass(
+    store: Path, monkeypatch: pytest.MonkeyPatch, knobs: dict[str, Any]
+) -> None:
+    question = ask("2,5,100", **knobs)
+    made: list[str] = []
+
+    def watched(sequences: Iterable[int], label: str, plan: str) -> Iterable[int]:
+        made.append(plan)
+        return sequences
+
+    first, again, anew = (
+        [(asdict(replace(one, info=None, plan=None, tally=None)), list(one.features())) for one in found]  # type: ignore[arg-type]
+        for found in (
+            answer(store, question, watched),
+            answer(store, question, watched),
+            answer(store, question, resources=Resources(cache=False)),
+        )
+    )
+    assert repr(first) == repr(again) == repr(anew)
+    passes = len(made)
+    assert passes >= 1
+    assert all("cells of 3 sequences" in plan and "of memory" in plan for plan in made)
+    answer(store, ask("2,5,99", **knobs), watched)  # another question
+    assert len(made) > passes
+    made.clear()
+    rewrite_chunk(store)
+    time.sleep(0.15)
+    answer(store, question, watched)  # another store
+    assert made
