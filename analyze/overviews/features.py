@@ -50,7 +50,6 @@ def listed_features(counted: Units, others: Units, least: int, limit: int) -> li
 
     ``others`` are units at lesser shares, so that there is something to look at where the rule counts little.
     """
-    assert result.tally is not None  # asked with its units
     found: dict[int, Listed] = {}
     for units, by_rule in ((counted, True), (others, False)):
         rows = units.rows(0, least)
