@@ -60,16 +60,23 @@ def run() -> Iterator[Comparison]:
         yield Comparison(
             f"peaks and counts at 40 magnitudes of {OBVIOUS_SEQUENCES} sequence of Qwen3-30B's geometry",
             f"decode to float32, compare, reduce with Dask and xarray, a pass each: {OBVIOUS_THRESHOLDS}, x {scale:g}",
-            [seconds for seconds, _ in ours],
-            [seconds * scale for seconds, _ in obvious],
+            [seconds for seconds, *_ in ours],
+            [seconds * scale for seconds, *_ in obvious],
             0.1,
         )
         yield Comparison(
-            "bytes at the peak of that pass, in GB (column of seconds)",
-            "bytes at the peak of the obvious program",
-            [peak / 1e9 for _, peak in ours],
-            [peak / 1e9 for _, peak in obvious],
+            "bytes at the peak of that pass's process, its packages among them, in GB (column of seconds)",
+            "bytes at the peak of the obvious program's process",
+            [peak / 1e9 for _, peak, _ in ours],
+            [peak / 1e9 for _, peak, _ in obvious],
             0.25,
+        )
+        yield Comparison(
+            "of these, what the pass itself takes: the peak above what is held once all packages are imported",
+            "the same of the obvious program, which keeps counts at one threshold and no position peaks",
+            [work / 1e9 for *_, work in ours],
+            [work / 1e9 for *_, work in obvious],
+            None,
         )
 
 
@@ -101,7 +108,13 @@ def _decoded(store: Path) -> None:
 _PROCESS = """
 import json, sys, time
 from pathlib import Path
+import dask.array, dask.delayed, xarray
 from bench import slices_pass as bench
+if sys.argv[2] == "ours":
+    from analyze.statistics import peak_kernel
+def status(field):
+    return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith(field))
+imported = status("VmRSS")
 store = Path(sys.argv[1])
 task = {"ours": bench._measured, "obvious": bench.obvious}[sys.argv[2]]
 seconds = []
@@ -109,15 +122,15 @@ for _ in range(2):
     started = time.perf_counter()
     task(store)
     seconds.append(time.perf_counter() - started)
-peak = next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
-print(json.dumps([[one, peak] for one in seconds]))
+peak = status("VmHWM")
+print(json.dumps([[one, peak, peak - imported] for one in seconds]))
 """
 
 
-def _process(store: Path, task: str) -> list[tuple[float, int]]:
-    """(seconds, bytes at the peak) of two rounds in a process of its own."""
+def _process(store: Path, task: str) -> list[tuple[float, int, int]]:
+    """(seconds, bytes at the peak, those above its imports) of two rounds in a process of its own."""
     found = subprocess.run([sys.executable, "-c", _PROCESS, store, task], capture_output=True, text=True, check=True)
-    return [(seconds, peak) for seconds, peak in json.loads(found.stdout)]
+    return [(seconds, peak, work) for seconds, peak, work in json.loads(found.stdout)]
 
 
 def obvious(store: Path) -> None:

@@ -146,7 +146,6 @@ def agreement(one: Path, other: Path) -> Agreement:
 def _patterns(store: Path) -> Iterator[Patterns]:
     """Critical magnitudes (sequence, feature), then each site's peaks (layer, sequence, feature), as patterns."""
     (result,) = answer(store, ask("0"))
-    assert result.tally is not None
     run = Run(store)
     yield result.tally.critical.astype(np.int64)
     for array in result.plan.arrays:

@@ -131,7 +131,8 @@ def _units(plan: Plan, scope: _Scope, largest: Patterns, sequence: int | None, t
     lengths = np.full(feature.size, len(plan.thresholds), np.int64)
 
     def rows(table: Counts) -> Staircase:
-        return Staircase.of(table[feature], lengths)
+        small = table.max(initial=0) < 2**32  # the units of all sequences are held: what grows with the store
+        return Staircase.of(table[feature].astype(np.uint32 if small else np.int64), lengths)
 
     return Units(
         sequence=None if sequence is None else np.full(feature.size, sequence, np.int64),

@@ -50,7 +50,7 @@ class Result:
     ``by_sequence`` has, for each analysed sequence, the features that meet the rule in it alone; ``interval`` is
     the bootstrap 95% interval of their mean. Means over counted units are None where nothing is counted.
     ``perplexity`` is that of the analysed tokens. ``excluded``: cells that could not be read and were skipped.
-    ``tally`` is None where the units were not to be listed.
+    ``listing`` has the units, and is None where they were not to be listed.
     """
 
     store: str
@@ -67,8 +67,15 @@ class Result:
     perplexity: Perplexity
     excluded: tuple[str, ...]
     detail: Detail | None
-    tally: Tally | None
+    listing: Tally | None
     threshold: int
+
+    @property
+    def tally(self) -> Tally:
+        """The counted units; raises ValueError where the answer was asked for without them."""
+        if self.listing is None:
+            raise ValueError("the units are not known: answer(..., features=True) lists them")
+        return self.listing
 
     @property
     def outliers_per_sequence(self) -> float:
@@ -85,12 +92,10 @@ class Result:
     def features(self, limit: int | None = None) -> Iterator[Feature]:
         """The counted units, the largest critical magnitude (or else peak) first, then by sequence and feature.
 
-        Raises ValueError where the answer was asked for without them.
+        Raises ValueError as ``tally`` does.
         """
         if limit == 0:
             return
-        if self.tally is None:
-            raise ValueError("the units are not known: answer(..., features=True) lists them")
         units, encoding = self.tally.units, self.plan.encoding
         rows = units.rows(self.threshold, self.plan.thresholds[self.threshold])[:limit]
         coverage = units.coverage(self.threshold, rows)
@@ -146,7 +151,7 @@ def assemble(
                 perplexity=perplexity,
                 excluded=excluded,
                 detail=None if details is None else details.at(threshold, rows),
-                tally=tally,
+                listing=tally,
                 threshold=threshold,
             )
         )
@@ -176,7 +181,7 @@ def assemble_survival(store: str, info: RunInfo, plan: Plan, found: Survival, pe
             perplexity=perplexity,
             excluded=(),
             detail=None,
-            tally=None,
+            listing=None,
             threshold=threshold,
         )
         for magnitude, threshold in zip(plan.question.magnitudes, plan.threshold_of, strict=True)

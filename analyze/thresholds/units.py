@@ -47,7 +47,8 @@ class Staircase:
         starts = [part.starts + shift for part, shift in zip(parts, before, strict=False)]
         empty = np.zeros(0, np.int64)
         return Staircase(
-            np.concatenate([empty, *(part.flat for part in parts)]), np.concatenate([empty, *starts]).astype(np.int64)
+            np.concatenate([part.flat for part in parts]) if parts else empty,
+            np.concatenate([empty, *starts]).astype(np.int64),
         )
 
     def reordered(self, order: Counts) -> Staircase:
@@ -56,7 +57,7 @@ class Staircase:
 
     def column(self, threshold: int, rows: Counts) -> Counts:
         """Entries of ``rows`` at the threshold of that index, which each of them must reach."""
-        return self.flat[self.starts[rows] + threshold]
+        return self.flat[self.starts[rows] + threshold].astype(np.int64, copy=False)
 
 
 def _starts(lengths: Counts) -> Counts:

@@ -34,14 +34,15 @@ def kept(*arguments, **named):
 measuring.plan_pass = kept
 limit = int(sys.argv[2])
 measuring.measure(Run(sys.argv[1]), [Exceedances(("2", "6")), Moments()], memory_limit=limit, threads=2, cache=False)
-answer(sys.argv[1], ask("6", engine="slices"), resources=Resources(memory_limit=limit, threads=2))
+for question in ask("6", engine="slices"), ask("2:12:0.25", position_coverage="density"):
+    answer(sys.argv[1], question, resources=Resources(memory_limit=limit, threads=2))
 peak = next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
 print(json.dumps([peak, max(plan.peak_bytes for plan in plans)]))
 """
 
 
 def peak_of(store: Path, limit: int) -> tuple[int, int]:
-    """(measured, predicted) bytes at the peak of a process that makes two passes over ``store``."""
+    """(measured, predicted) bytes at the peak of a process that makes three passes over ``store``."""
     command = [sys.executable, "-c", MEASURED, str(store), str(limit)]
     found = subprocess.run(command, capture_output=True, text=True, check=True)
     measured, predicted = json.loads(found.stdout)
