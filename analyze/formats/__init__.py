@@ -32,12 +32,22 @@ def lists_features(form: str, limit: int | None, one_result: bool) -> bool:
 
 
 def render(results: Sequence[Result], form: str, limit: int | None = None) -> Iterator[str]:
-    """``results`` in the format called ``form``; ``limit`` is how many features of each, None for its default."""
+    """``results`` in the format called ``form``; ``limit`` is how many features of each, None for its default.
+
+    >>> from analyze import answer, ask
+    >>> "".join(render(answer("runs/tiny.zarr", ask("6")), "csv"))[:27]
+    'store,model,total_parameter'
+    """
     pieces: Iterator[str] = importlib.import_module(FORMATS[form]).render(results, limit)
     return pieces
 
 
 def render_tables(tables: Sequence[Table], form: str) -> Iterator[str]:
-    """``tables`` in the format called ``form``, one after another."""
+    """``tables`` in the format called ``form``, one after another.
+
+    >>> from analyze.evaluation.criterion_tables import asked_tables
+    >>> "".join(render_tables(asked_tables(["runs/tiny.zarr"], criteria="kurtosis"), "csv")).splitlines()[0]
+    'store,model,tensor,mean_kurtosis,largest_kurtosis,largest_kurtosis_layer'
+    """
     pieces: Iterator[str] = importlib.import_module(FORMATS[form]).render_tables(tables)
     return pieces

@@ -43,6 +43,10 @@ def answer(
 
     Raises StoreError where ``store`` is no store, is partial or lacks what was asked of it, InputError for a site
     that it has not, CorruptChunkError naming a chunk that fails its checksum.
+
+    >>> from analyze import ask
+    >>> [result.outliers for result in answer("runs/tiny.zarr", ask("6,9"))]
+    [3, 1]
     """
     run = Run(store)
     plan = make_plan(run, question)
