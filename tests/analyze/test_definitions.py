@@ -193,3 +193,22 @@ def test_means_are_rounded_once() -> None:
     assert _mean_percent(np.array([1, 1, 1]), np.array([3, 3, 7])) == float(
         100 * (Fraction(1, 3) + Fraction(1, 3) + Fraction(1, 7)) / 3
     )
+
+
+def test_the_doubt_about_depth_is_worked_right(tmp_path: Path) -> None:
+    """docs/definitions.md: one hit in each of 96 tensors of 48 blocks, at another position each time."""
+    values = {site: np.zeros((48, 1, 2048, 1), np.float32) for site in ("ln_attn", "ln_mlp")}
+    for place, site in enumerate(values):
+        values[site][np.arange(48), 0, 2 * np.arange(48) + place, 0] = 8
+    write_store(tmp_path / "run.zarr", values)
+    (union,) = answer(tmp_path / "run.zarr", ask("6", positions="0.01%"))
+    (density,) = answer(tmp_path / "run.zarr", ask("6", positions="0.01%", position_coverage="density"))
+    assert (union.mean_layer_percent, union.mean_position_percent) == (100, 100 * 96 / 2048)
+    assert f"{union.mean_position_percent:.1f} {density.mean_position_percent:.2f}" == "4.7 0.05"
+
+
+def test_the_doubt_about_gain_is_worked_right() -> None:
+    """A token whose only value is in one feature reaches the bound of docs/definitions.md."""
+    x = np.zeros(2304)
+    x[7] = 123.0
+    assert x[7] / np.sqrt(np.mean(x**2)) * 0.125 == pytest.approx(6, rel=1e-12)
