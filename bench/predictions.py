@@ -134,10 +134,11 @@ class Prediction:
         }
 
 
-def write_family(name: str, folder: Path) -> None:
-    """A checkpoint of the family ``name`` in ``folder``, experts as holes, with a tokenizer."""
+def write_family(name: str, folder: Path, **other: Any) -> None:
+    """A checkpoint of the family ``name`` in ``folder``, experts as holes, with a tokenizer; ``other`` configuration
+    takes the place of the family's."""
     model_type, config = FAMILIES[name]
-    write_sparse_checkpoint(folder, model_type, config)
+    write_sparse_checkpoint(folder, model_type, {**config, **other})
     tokenizer = find_model(SMALL_MODEL).folder
     if tokenizer is None:
         raise InputError("predictions are measured with the packaged model's tokenizer: make install")

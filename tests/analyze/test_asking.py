@@ -39,7 +39,7 @@ def test_the_public_names_are_there() -> None:
         _ = analyze.outlier
 
 
-@settings(deadline=None, max_examples=120)
+@settings(deadline=None, max_examples=30)
 @given(worlds(), st.sampled_from(PRESETS), st.sampled_from(SHARES), st.sampled_from(SHARES))
 def test_a_kept_sweep_says_what_a_pass_says(world: World, preset: str, layers: str, positions: str) -> None:
     with stored(world) as (path, _):
@@ -51,7 +51,7 @@ def test_a_kept_sweep_says_what_a_pass_says(world: World, preset: str, layers: s
         xr.testing.assert_identical(sweep_dataset(unlisted), anew)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(worlds(finite=True), st.sampled_from(PRESETS), st.sampled_from(["1e-30", "2", "6", "8.5"]))
 def test_outliers_are_those_of_the_oracle(world: World, preset: str, magnitude: str) -> None:
     with stored(world) as (path, values):
@@ -172,7 +172,7 @@ def test_magnitudes_are_taken_exactly() -> None:
     assert ask(magnitude_words(0.1)).magnitudes == (Fraction(1, 10),)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=12)
 @given(worlds())
 def test_magnitude_zero_beside_nan_is_refused_both_ways(world: World) -> None:
     with stored(world) as (path, values):

@@ -96,7 +96,7 @@ def test_agreement_beyond_chance_is_told_from_chance() -> None:
     assert abs(drawn.mean() - expected[0, 0]) < 0.5
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=25)
 @given(worlds(), st.sampled_from(PRESETS))
 def test_levels_count_what_the_definition_counts(world: World, preset: str) -> None:
     with stored(world) as (path, _):

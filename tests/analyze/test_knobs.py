@@ -146,7 +146,7 @@ def agree(result: Result, must: Told) -> None:
     assert (result.outliers, result.unique_features) == (len(found), len({feature for _, feature, *_ in found}))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_all_knobs_together_as_loops_do(data: st.DataObject) -> None:
     world = data.draw(worlds())
@@ -169,7 +169,7 @@ def test_all_knobs_together_as_loops_do(data: st.DataObject) -> None:
             agree(result, expected(world, held, turned, result.magnitude, question))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.data())
 def test_counting_and_order_statistics_say_the_same(data: st.DataObject) -> None:
     """Where both can answer: union, and one hit or a sequence's own. Each magnitude counted, or a critical one."""
@@ -204,7 +204,7 @@ def test_counting_and_order_statistics_say_the_same(data: st.DataObject) -> None
             assert all(feature.critical_magnitude is None for feature in other.features())
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(worlds(), st.sampled_from(SHARES), st.sampled_from(SHARES), st.sampled_from(PRESETS))
 def test_knobs_that_change_nothing_are_answered_from_peaks(
     world: World, layers: str, positions: str, preset: str
@@ -222,7 +222,7 @@ def test_knobs_that_change_nothing_are_answered_from_peaks(
         assert [content(r) for r in plain] == [content(r) for r in turned] == [content(r) for r in sliced]
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(worlds(), st.sampled_from(PRESETS), st.sampled_from(("cell", "block")), st.sampled_from(SHARES))
 def test_layer_unit_and_scope_through_both_routes(world: World, preset: str, unit: str, share: str) -> None:
     with tempfile.TemporaryDirectory() as folder:

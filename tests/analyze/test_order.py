@@ -45,7 +45,7 @@ def test_largest_values_of_parts_are_those_of_the_whole(parts: list[npt.NDArray[
     assert held.kth().tolist() == np.sort(whole, axis=0)[::-1][k - 1].tolist()
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(st.sampled_from(["u2", "u4"]).flatmap(patterns), st.sets(st.integers(0, 9), min_size=1))
 def test_counts_are_those_of_each_comparison(values: npt.NDArray[Any], thresholds: set[int]) -> None:
     told = [[int((column >= t).sum()) for t in sorted(thresholds)] for column in values.T]

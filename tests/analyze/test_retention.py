@@ -36,7 +36,7 @@ def on_both(world: World, floor: str, question: dict[str, object]) -> list[list[
         return said
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     worlds(),
     st.sampled_from(FLOORS),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import os
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from schemas import Run
 from tests.capture.captures import POSITIONS, PROSE, SEQUENCES, capture
+from tests.capture.forked_captures import Captures, capturing_processes
 from tests.checkpoints import Cell, site_inputs, write_checkpoint
 
 
@@ -58,6 +61,24 @@ def captured(
         return Run(store)
 
     return made
+
+
+@pytest.fixture
+def disk_folder(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a disk, where writing takes long enough for a kill to land amid it; else one as any other."""
+    disk = Path("/var/tmp")
+    if not os.access(disk, os.W_OK):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir=disk, prefix="outlier-features-") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def captures() -> Iterator[Captures]:
+    """Captures in processes of their own, all forked from one: torch and transformers are imported once."""
+    with capturing_processes() as ask:
+        yield ask
 
 
 @pytest.fixture(scope="session")

@@ -42,6 +42,7 @@ def main() -> None:
     """Answer requests until stdin ends."""
     from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401  imported once for all captures
     from transformers.models.olmoe import modeling_olmoe  # noqa: F401
+    from transformers.models.qwen3_moe import modeling_qwen3_moe  # noqa: F401
 
     import capture.session  # noqa: F401
 

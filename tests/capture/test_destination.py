@@ -16,6 +16,7 @@ from schemas import Run
 from schemas.errors import StoreError
 from schemas.run import RunWriter, is_being_written
 from tests.capture.captures import capture, contents
+from tests.capture.forked_captures import Captures
 from tests.capture.refused import tree
 
 FLAGS = ("--sequences", 2, "--length", 16)
@@ -57,16 +58,13 @@ def test_a_store_that_appears_while_the_model_loads_is_kept(
     assert contents(place) == held
 
 
-def test_two_captures_started_together_leave_one_whole_store(folder: Path, text: Path, tmp_path: Path) -> None:
+def test_two_captures_started_together_leave_one_whole_store(
+    captures: Captures, folder: Path, text: Path, tmp_path: Path
+) -> None:
     store = tmp_path / "run.zarr"
-    command = [sys.executable, "-m", "capture.cli", "--model", folder, "--store", store, "--text", text, "-q", *FLAGS]
-    both = [
-        subprocess.Popen([*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
-    errors = [process.communicate(timeout=120)[1] for process in both]
-    statuses = [process.returncode for process in both]
-    assert statuses == [0, 0], errors
+    command = [*map(str, ["--model", folder, "--store", store, "--text", text, "-q", *FLAGS])]
+    both = captures.together([command, command], tmp_path)
+    assert [answer["status"] for answer in both] == [0, 0], both
     assert Run(store).complete_sequences() == [0, 1]
     alone = tmp_path / "alone.zarr"
     assert capture(folder, alone, text, *FLAGS) == 0

@@ -10,7 +10,6 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -65,7 +64,7 @@ def hub(folder: Path) -> Iterator[Hub]:
 
 
 @pytest.fixture
-def captures(hub: Hub, server: Captures) -> Captures:
+def captures(hub: Hub, server: Captures, whole: dict[str, bytes]) -> Captures:
     """Captures of a model that no cache holds."""
     hub.requests.clear()
     hub.ranges.clear()
@@ -110,13 +109,13 @@ def most(hub: Hub, tmp_path: Path) -> Iterator[list[int]]:
 
 
 @pytest.fixture(scope="module")
-def whole(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """The files of a streamed capture of the model from a cache that holds all of it."""
+def whole(server: Captures, home: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The files of a streamed capture of the model from a cache that holds all of it, and is then emptied."""
     root = tmp_path_factory.mktemp("whole")
-    with capturing_processes(hub.environment(root / "home")) as ask:
-        arguments = ["--model", MODEL, "--store", STORE, "--engine", "streamed", *FLAGS]
-        answer = ask([str(argument) for argument in arguments], root)
+    arguments = ["--model", MODEL, "--store", STORE, "--engine", "streamed", *FLAGS]
+    answer = server([str(argument) for argument in arguments], root)
     assert answer["status"] == 0, answer["output"]
+    shutil.rmtree(home / "hub")
     return contents(root / STORE)
 
 
@@ -145,8 +144,9 @@ def test_few_shards_at_a_time_and_each_once(
     assert_same(tmp_path / STORE, whole)
 
 
-@pytest.mark.parametrize("then", ["--evict", "--engine=streamed"])
-@pytest.mark.parametrize("layer", [0, 6, LAYERS - 1])
+@pytest.mark.parametrize(
+    ("layer", "then"), [(0, "--evict"), (6, "--evict"), (LAYERS - 1, "--evict"), (6, "--engine=streamed")]
+)
 def test_a_kill_costs_the_shards_that_are_still_to_be_read(
     layer: int,
     then: str,
@@ -281,11 +281,10 @@ def test_a_disk_with_room_for_few_shards(
 
 
 def test_workers_that_fill_parts_of_a_store_let_shards_pass_on_their_own(
-    captures: Captures, hub: Hub, shards: dict[str, int], whole: dict[str, bytes], home: Path, tmp_path: Path
+    captures: Captures, hub: Hub, shards: dict[str, int], whole: dict[str, bytes], tmp_path: Path
 ) -> None:
-    with capturing_processes(hub.environment(home)) as other, ThreadPoolExecutor(2) as pool:
-        parts = [(captures, "--sequences=0:2/3"), (other, "--sequences=2:3/3")]
-        answers = list(pool.map(lambda part: evicting(part[0], tmp_path, part[1]), parts))
+    words = [*map(str, ["--model", MODEL, "--store", STORE, "--evict", *FLAGS])]
+    answers = captures.together([[*words, "--sequences=0:2/3"], [*words, "--sequences=2:3/3"]], tmp_path)
     assert [answer["status"] for answer in answers] == [0, 0], answers
     assert fetched(hub) == Counter(dict.fromkeys(shards, 2))
     assert_same(tmp_path / STORE, whole)

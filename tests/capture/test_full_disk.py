@@ -19,7 +19,7 @@ from tests.capture.forked_captures import Answer
 from tests.capture.small_disk import SmallDisk, pages, small_disk
 
 STORE, SEQUENCES, LAYERS = "run.zarr", 40, 4
-SHARES = (0.1, 0.3, 0.5, 0.8)
+SHARES = (0.1, 0.4, 0.8)
 """Of a store's chunks, for which there is room in turn."""
 TOO_SMALL_BYTES = 200
 """For a chunk of a site; what a capture says is shorter, and goes to a file as well."""

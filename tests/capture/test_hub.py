@@ -83,8 +83,13 @@ def hub(checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture(scope="module")
-def process(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CaptureProcess]:
-    home = tmp_path_factory.mktemp("home")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the process keeps what it downloads."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def process(hub: Hub, home: Path) -> Iterator[CaptureProcess]:
     with CaptureProcess(hub.environment(home, HF_UPDATE_DOWNLOAD_COUNTS="0")) as process:
         yield process
 
@@ -156,16 +161,17 @@ def test_a_repository_that_lacks_a_shard(refused: Callable[..., str], hub: Hub, 
     assert not [request for request in hub.requests if request.endswith(".safetensors")]
 
 
-def test_a_dry_run_fetches_no_weights(hub: Hub, tmp_path: Path) -> None:
-    with CaptureProcess(hub.environment(tmp_path / "home")) as process:
-        hub.requests.clear()
-        ran = process.run("--model", MODEL, "--store", tmp_path / "run.zarr", "--dry-run", *FLAGS)
+def test_a_dry_run_fetches_no_weights(run: Callable[..., Ran], hub: Hub, home: Path, tmp_path: Path) -> None:
+    hub.add("model", "tiny/unseen", hub.repositories["model", MODEL].folder)
+    ran = run("--model", "tiny/unseen", "--store", tmp_path / "run.zarr", "--dry-run")
     assert (ran.status, ran.err) == (0, "")
     assert "Qwen3ForCausalLM, 4 layers" in ran.out
     assert [request for request in hub.requests if "config.json" in request]
     assert not [request for request in hub.requests if "safetensors" in request or "datasets" in request]
     assert not (tmp_path / "run.zarr").exists()
-    assert not list((tmp_path / "home").rglob("*.safetensors"))
+    cache = home / "hub" / "models--tiny--unseen"
+    assert list(cache.rglob("config.json"))
+    assert not list(cache.rglob("*.safetensors"))
 
 
 def test_fineweb_edu_is_the_default_text(
@@ -427,14 +433,12 @@ def test_a_hub_that_does_not_serve(
         hub.broken = hub.mute = None
 
 
-def test_without_a_hub_what_is_in_the_cache_is_used(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+def test_without_a_hub_what_is_in_the_cache_is_used(run: Callable[..., Ran], home: Path, tmp_path: Path) -> None:
     store = tmp_path / "run.zarr"
-    with Hub() as hub:
-        hub.add("model", MODEL, checkpoint("qwen3"))
-        environment = hub.environment(tmp_path / "home")
-        with CaptureProcess(environment) as process:
-            ran = process.run("--model", MODEL, "--text", "pydoc", "--store", store, *FLAGS)
-            assert (ran.status, ran.err) == (0, "")
+    ran = run("--model", MODEL, "--text", "pydoc", "--store", store)
+    assert (ran.status, ran.err) == (0, "")
+    with Hub() as gone:
+        environment = gone.environment(home)
     with CaptureProcess(environment) as process:
         ran = process.run("--model", MODEL, "--text", "pydoc", "--store", tmp_path / "again.zarr", *FLAGS)
         assert (ran.status, ran.err) == (0, "")
@@ -449,30 +453,27 @@ def test_without_a_hub_what_is_in_the_cache_is_used(checkpoint: Callable[[str], 
             assert not (tmp_path / "new.zarr").exists()
 
 
-def test_offline_is_the_cache_alone(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+def test_offline_is_the_cache_alone(run: Callable[..., Ran], hub: Hub, home: Path, tmp_path: Path) -> None:
     """As HF_HUB_OFFLINE says; a store of the Hub's is continued, and the Hub is asked for nothing."""
-    store, sharded = tmp_path / "run.zarr", write_checkpoint(tmp_path / "sharded", "qwen3", sharded=True)
-    with Hub() as hub:
-        hub.add("model", MODEL, sharded)
-        with CaptureProcess(hub.environment(tmp_path / "home")) as process:
-            assert process.run("--model", MODEL, "--text", "pydoc", "--store", store, *FLAGS).status == 0
-        before = tree(store)
-        uncommit(store, 1)
-        hub.requests.clear()
-        with CaptureProcess(hub.environment(tmp_path / "home", HF_HUB_OFFLINE="1")) as process:
-            ran = process.run("--model", MODEL, "--text", "pydoc", "--store", store, *FLAGS)
-            assert (ran.status, ran.err) == (0, "")
-            assert tree(store) == before
-            missing = ["--store", tmp_path / "new.zarr", "--text", "pydoc", *FLAGS]
-            for model, wanted in (["tiny/other"], "it"), ([MODEL, "--revision", "next"], "revision next"):
-                ran = process.run("--model", *model, *missing)
-                assert ran.status == 2
-                assert f"{model[0]} is not fetched from the Hub, as HF_HUB_OFFLINE is set, and its cache" in ran.err
-                assert f"does not hold {wanted} whole" in ran.err
-            first = next((tmp_path / "home").rglob("snapshots/*/model-00001-of-00003.safetensors"))
-            first.unlink()
-            ran = process.run("--model", MODEL, *missing)
+    store, cached = tmp_path / "run.zarr", "tiny/cached"
+    hub.add("model", cached, write_checkpoint(tmp_path / "sharded", "qwen3", sharded=True))
+    assert run("--model", cached, "--text", "pydoc", "--store", store).status == 0
+    before = tree(store)
+    uncommit(store, 1)
+    hub.requests.clear()
+    with CaptureProcess(hub.environment(home, HF_HUB_OFFLINE="1")) as process:
+        ran = process.run("--model", cached, "--text", "pydoc", "--store", store, *FLAGS)
+        assert (ran.status, ran.err) == (0, "")
+        assert tree(store) == before
+        missing = ["--store", tmp_path / "new.zarr", "--text", "pydoc", *FLAGS]
+        for model, wanted in (["tiny/other"], "it"), ([cached, "--revision", "next"], "revision next"):
+            ran = process.run("--model", *model, *missing)
             assert ran.status == 2
-            assert "its cache does not hold" in ran.err
-        assert hub.requests == []
-        assert not (tmp_path / "new.zarr").exists()
+            assert f"{model[0]} is not fetched from the Hub, as HF_HUB_OFFLINE is set, and its cache" in ran.err
+            assert f"does not hold {wanted} whole" in ran.err
+        next(home.rglob("models--tiny--cached/snapshots/*/model-00001-of-00003.safetensors")).unlink()
+        ran = process.run("--model", cached, *missing)
+        assert ran.status == 2
+        assert "its cache does not hold" in ran.err
+    assert hub.requests == []
+    assert not (tmp_path / "new.zarr").exists()

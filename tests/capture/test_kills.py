@@ -8,7 +8,7 @@ import re
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import pytest
 
 from schemas import Run
 from tests.capture.captures import contents
-from tests.capture.forked_captures import Captures, capturing_processes
+from tests.capture.forked_captures import Captures
 
 MANY, FEW = 60, 8
 BATCH_SIZE = 2
@@ -35,12 +35,6 @@ AIMS = {
 }
 CREATION_KILLS = 4
 STAGES = {"creating", "amid a batch's data", "all data without a commit"}
-
-
-@pytest.fixture(scope="module")
-def captures() -> Iterator[Captures]:
-    with capturing_processes() as ask:
-        yield ask
 
 
 @dataclass(frozen=True)
@@ -114,7 +108,7 @@ def complete(folder: Path) -> int:
 
 
 def test_twenty_kills_and_one_finish(
-    captures: Captures, undisturbed: Callable[[int], Undisturbed], tmp_path: Path
+    captures: Captures, undisturbed: Callable[[int], Undisturbed], disk_folder: Path
 ) -> None:
     whole, choose = undisturbed(MANY), random.Random(0)
     landed: Counter[str] = Counter()
@@ -125,13 +119,13 @@ def test_twenty_kills_and_one_finish(
         pattern, longest = AIMS[aim]
         delay = choose.uniform(0, longest) * whole.seconds if progress else 0
         since = time.time() - 0.01  # a file system's clock ticks more coarsely
-        answer = captures(whole.arguments, tmp_path, signal=signal.SIGKILL, after_new=pattern, delay_seconds=delay)
+        answer = captures(whole.arguments, disk_folder, signal=signal.SIGKILL, after_new=pattern, delay_seconds=delay)
         assert answer["status"] == -signal.SIGKILL, (answer["output"], landed, progress)
-        landed[stage(tmp_path, since)] += 1
-        progress.append(complete(tmp_path))
+        landed[stage(disk_folder, since)] += 1
+        progress.append(complete(disk_folder))
     assert progress == sorted(progress)  # nothing that was committed is ever lost
     assert len(set(progress)) >= 5  # several kills came after a commit of their own run
-    assert_finishes(captures, tmp_path, whole)
+    assert_finishes(captures, disk_folder, whole)
 
 
 def test_kills_while_a_store_is_created_leave_nothing_in_the_way(

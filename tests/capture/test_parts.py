@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,10 +17,10 @@ from capture.part import Part, parse_part, whole_command
 from schemas import Run
 from schemas.errors import InputError
 from tests.capture.captures import capture, contents
-from tests.capture.forked_captures import Captures, capturing_processes
+from tests.capture.forked_captures import Captures
 from tests.capture.refused import refused
 
-WORKERS = 8
+WORKERS, FEW_WORKERS = 8, 4
 SEQUENCES = 16
 BATCH_SIZE = 2
 LENGTH = 8
@@ -186,12 +186,6 @@ def test_parts_of_another_whole_are_refused(
 
 
 @pytest.fixture(scope="module")
-def captures() -> Iterator[Captures]:
-    with capturing_processes() as ask:
-        yield ask
-
-
-@pytest.fixture(scope="module")
 def arguments(checkpoint: Callable[[str], Path], text: Path) -> Callable[..., list[str]]:
     """Function from an engine and sequences to the command's arguments."""
 
@@ -225,8 +219,8 @@ def assert_same_files(folder: Path, files: dict[str, bytes]) -> None:
     assert Run(folder / "run.zarr").committed().all()
 
 
-def parts(arguments: Callable[..., list[str]], engine: str) -> list[list[str]]:
-    each = SEQUENCES // WORKERS
+def parts(arguments: Callable[..., list[str]], engine: str, workers: int = WORKERS) -> list[list[str]]:
+    each = SEQUENCES // workers
     return [arguments(engine, f"{at}:{at + each}/{SEQUENCES}") for at in range(0, SEQUENCES, each)]
 
 
@@ -253,9 +247,9 @@ def test_a_part_that_is_killed_is_repeated(
     alone: dict[str, dict[str, bytes]],
     tmp_path: Path,
 ) -> None:
-    commands = parts(arguments, engine)
+    commands = parts(arguments, engine, FEW_WORKERS)
     answers = captures.together(commands, tmp_path, signal=signal.SIGKILL, after_new=moment)
-    assert [answer["status"] for answer in answers[1:]] == [0] * (WORKERS - 1), [a["output"] for a in answers]
+    assert [answer["status"] for answer in answers[1:]] == [0] * (FEW_WORKERS - 1), [a["output"] for a in answers]
     if answers[0]["signalled"]:
         assert answers[0]["status"] == -signal.SIGKILL
     answer = captures(commands[0], tmp_path)

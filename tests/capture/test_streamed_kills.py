@@ -8,20 +8,19 @@ import shutil
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
 from safetensors import safe_open
 
 from schemas import Run
 from tests.capture.captures import contents
-from tests.capture.forked_captures import Captures, capturing_processes
+from tests.capture.forked_captures import Captures
 
 SEQUENCES, BATCH_SIZE = 5, 2
 STORE = "run.zarr"
-KILLS, MOST_KILLS = 12, 60
+KILLS, MOST_KILLS = 8, 60
 
 AIMS = {
     # where a kill is aimed: the path that appears or is replaced, and the longest delay after that in seconds
@@ -32,12 +31,6 @@ AIMS = {
     "any time": (None, 0.5),
 }
 STAGES = {"amid a layer", "amid a checkpoint", "between checkpoint and commit"}
-
-
-@pytest.fixture(scope="module")
-def captures() -> Iterator[Captures]:
-    with capturing_processes() as ask:
-        yield ask
 
 
 def checkpoints(store: Path) -> dict[range, int]:
@@ -74,12 +67,12 @@ def assert_finished(folder: Path, whole: dict[str, bytes]) -> None:
 
 
 def test_killed_again_and_again(
-    captures: Captures, checkpoint: Callable[[str], Path], text: Path, tmp_path: Path
+    captures: Captures, checkpoint: Callable[[str], Path], text: Path, disk_folder: Path
 ) -> None:
     flags: dict[str, Any] = {"--model": checkpoint("olmoe"), "--store": STORE, "--text": text, "--device": "cpu"}
     flags |= {"--sequences": SEQUENCES, "--length": 8, "--batch-size": BATCH_SIZE, "--engine": "streamed"}
     arguments = [*(str(part) for flag in flags.items() for part in flag), "-q"]
-    undisturbed, folder = tmp_path / "undisturbed", tmp_path / "killed"
+    undisturbed, folder = disk_folder / "undisturbed", disk_folder / "killed"
     undisturbed.mkdir()
     folder.mkdir()
     assert captures(arguments, undisturbed)["status"] == 0

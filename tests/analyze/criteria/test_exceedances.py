@@ -58,7 +58,7 @@ def test_a_feature_is_hit_with_so_many_hits(mixture: Made, minimum: str) -> None
             assert int(by_expert.features.sel(layer=layer, expert=expert)) == (hits >= needed(given_to.sum())).sum()
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(worlds())
 def test_by_layer_and_by_position(world: World) -> None:
     with stored(world) as (path, held):

@@ -51,7 +51,7 @@ def limits(group: int, alpha: str) -> Settings:
     return Settings(group, np.float32(alpha))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(tensors(), st.sampled_from((3, 16, 128)), st.sampled_from(("6", "0.5", "127")))
 @pytest.mark.parametrize("name", FORMATS)
 def test_what_values_become(name: str, made: tuple[Array, str], group: int, alpha: str) -> None:
@@ -71,7 +71,7 @@ def test_what_values_become(name: str, made: tuple[Array, str], group: int, alph
         assert (out[place] == 0) == (value == 0) or abs(value) < Fraction(1, 2**149)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(tensors(), st.integers(0, 3), st.booleans())
 def test_sums_are_the_oracles(made: tuple[Array, str], first: int, once: bool) -> None:
     values, encoding = made
@@ -98,7 +98,7 @@ def test_sums_are_the_oracles(made: tuple[Array, str], first: int, once: bool) -
                     assert float(ours) == pytest.approx(value, rel=2e-4, abs=unit * 2e-8 + 1e-300), (name, quantity)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(tensors(), st.sampled_from(("6", "0.5", "7.9")))
 def test_outlier_columns_are_those_of_the_definition(made: tuple[Array, str], alpha: str) -> None:
     values, _ = made

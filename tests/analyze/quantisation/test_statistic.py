@@ -44,7 +44,7 @@ def expected_cell(tensors: list[Any], name: str, skipped: int) -> dict[str, floa
     }
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(worlds())
 def test_the_table_is_the_oracles(world: World) -> None:
     with stored(world) as (path, held):

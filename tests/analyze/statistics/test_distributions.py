@@ -23,7 +23,7 @@ from tests.analyze.worlds import World, stored, worlds
 PROBABILITIES = ("0.5", "0", "1", "0.999", "0.25")
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(worlds())
 def test_quantiles_are_exact(world: World) -> None:
     with stored(world) as (path, held):
@@ -46,7 +46,7 @@ def test_quantiles_are_exact(world: World) -> None:
                     np.testing.assert_allclose(quantile, float(exact), rtol=1e-15)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(worlds())
 def test_tokens_and_extremes_are_those_of_the_values(world: World) -> None:
     with stored(world) as (path, held):

@@ -44,7 +44,7 @@ def largest(values: Any, axis: Any, encoding: str) -> Any:
     return stored.view(np.uint32) if encoding == "float32" else stored
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(worlds())
 def test_peaks_and_hits_are_those_of_exact_comparisons(world: World) -> None:
     together: list[Statistic] = [Moments(), PositionPeaks(), Exceedances(MAGNITUDES), LayerPeaks()]
@@ -62,7 +62,7 @@ def test_peaks_and_hits_are_those_of_exact_comparisons(world: World) -> None:
     np.testing.assert_array_equal(found["position_peaks"].position_peak, largest(every, (0, 1), world.encoding))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(worlds())
 def test_moments_are_those_of_all_finite_values_at_once(world: World) -> None:
     with stored(world) as (path, held):
