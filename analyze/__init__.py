@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from analyze.criteria import criterion_names as criterion_names
     from analyze.evaluation.evaluate import evaluate_criteria as evaluate_criteria
     from analyze.evaluation.exceedances import exceedances_by as exceedances_by
+    from analyze.figures.plotting import plot_overview as plot_overview
     from analyze.formats import render as render
     from analyze.formats import render_tables as render_tables
     from analyze.inventory.store import StoreInfo as StoreInfo
@@ -60,6 +61,7 @@ _HOMES = {
     "outliers": "analyze.thresholds.asking",
     "overlap": "analyze.chance.asking",
     "overview": "analyze.overviews.asking",
+    "plot_overview": "analyze.figures.plotting",
     "quantisation_errors": "analyze.quantisation.answer",
     "render": "analyze.formats",
     "render_tables": "analyze.formats",

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from analyze.criteria import criterion_names
 from analyze.flags.knobs import KNOBS, PART_KNOBS, RULE_KNOBS, add_knob_flags
 from analyze.flags.passes import add_pass_flags, resources_of
+from analyze.flags.plots import PLOTS_EXAMPLES, add_plots_flag, plotted, require_plots
 from analyze.flags.report import REPORT_EXAMPLES, add_report_flags, reported
 from analyze.flags.views import VIEW_EXAMPLES, add_view_flags, asked_views, view_tables
 from analyze.formats import FORMATS
@@ -60,7 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="analyze",
         usage="analyze --store PATH [PATH ...] [--magnitude M] [options]   (analyze --help lists them)",
         description=_DESCRIPTION,
-        epilog=_EXAMPLES.format(views=f"{VIEW_EXAMPLES}\n{REPORT_EXAMPLES}"),
+        epilog=_EXAMPLES.format(views=f"{VIEW_EXAMPLES}\n{REPORT_EXAMPLES}\n{PLOTS_EXAMPLES}"),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -109,6 +110,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("-q", "--quiet", action="store_true", help="no progress on stderr")
     add_view_flags(parser)
     add_report_flags(parser)
+    add_plots_flag(parser)
     return parser
 
 
@@ -165,6 +167,7 @@ def _pieces(arguments: argparse.Namespace) -> Iterator[str]:
     _refuse(arguments, _OF_QUANTISATION, "goes with --quantisation: add that, or leave it out")
     if arguments.criteria or arguments.by:
         _refuse(arguments, ("report",), "has these tables already: leave out --criteria or --by, or --report")
+        _refuse(arguments, ("plots",), "goes with a definition of outliers: leave out --criteria or --by, or --plots")
         return _tables(arguments)
     return _results(arguments)
 
@@ -213,7 +216,7 @@ def _tables(arguments: argparse.Namespace) -> Iterator[str]:
 
 def _quantisation(arguments: argparse.Namespace) -> Iterator[str]:
     """What --quantisation answers."""
-    others = (*_OF_DEFINITIONS, "magnitude", "positions", "criteria", "by", "report")
+    others = (*_OF_DEFINITIONS, "magnitude", "positions", "criteria", "by", "report", "plots")
     _refuse(arguments, others, "is another question than --quantisation: leave one of them out")
     from analyze.quantisation.flags import quantisation_text
 
@@ -240,12 +243,17 @@ def _results(arguments: argparse.Namespace) -> Iterator[str]:
     question = ask(arguments.magnitude, **{name: getattr(arguments, name) for name in _KNOBS})
     progress = silent_progress if arguments.quiet else shown_progress
     resources = resources_of(arguments)
+    seen = None
+    if arguments.plots is not None:
+        require_plots(arguments.plots)
     if arguments.report is not None:
         seen = reported(arguments, {name: getattr(arguments, name) for name in _KNOBS}, progress)
-        if arguments.format == "json":
-            from analyze.overviews.document import json_text
+    if arguments.plots is not None:
+        plotted(arguments, {name: getattr(arguments, name) for name in _KNOBS}, progress, seen)
+    if seen is not None and arguments.format == "json":
+        from analyze.overviews.document import json_text
 
-            return iter([json_text(seen)])
+        return iter([json_text(seen)])
     one = len(arguments.store) * len(question.magnitudes) == 1
     listed = lists_features(arguments.format, arguments.features, one)
     results = [
@@ -259,7 +267,7 @@ def _views(arguments: argparse.Namespace) -> Iterator[str]:
     asked = asked_views(arguments)[0]
     _refuse(
         arguments,
-        ("quantisation", "criteria", "by", "report"),
+        ("quantisation", "criteria", "by", "report", "plots"),
         f"is another question than --{asked}: leave one of them out",
     )
     from analyze.formats import render_tables

@@ -10,7 +10,7 @@ from analyze.tables.table import Field, Table
 from analyze.tables.wording import notes
 from analyze.thresholds.results import Result
 
-__all__ = ["render", "render_tables"]
+__all__ = ["latex_text", "render", "render_tables"]
 
 _LATEX = {
     **{character: "\\" + character for character in "&%$#_{}"},
@@ -23,7 +23,8 @@ _LATEX = {
 }
 
 
-def _latex_text(text: str) -> str:
+def latex_text(text: str) -> str:
+    """The text as LaTeX sets it."""
     return r"$\geq$".join("".join(_LATEX.get(c, c) for c in part) for part in text.split(">="))
 
 
@@ -51,12 +52,12 @@ def _latex_table(cells: list[list[str]], columns: Sequence[Column[Any] | Field],
     lines = [
         r"\begin{table}",
         r"\centering",
-        rf"\caption{{{_latex_text(caption)}}}",
+        rf"\caption{{{latex_text(caption)}}}",
         rf"\begin{{tabular}}{{{''.join('r' if column.right else 'l' for column in columns)}}}",
         r"\toprule",
-        *(" & ".join(map(_latex_text, row)) + r" \\" for row in [[column.heading for column in columns]]),
+        *(" & ".join(map(latex_text, row)) + r" \\" for row in [[column.heading for column in columns]]),
         r"\midrule",
-        *(" & ".join(map(_latex_text, row)) + r" \\" for row in cells),
+        *(" & ".join(map(latex_text, row)) + r" \\" for row in cells),
         r"\bottomrule",
         r"\end{tabular}",
         r"\end{table}",

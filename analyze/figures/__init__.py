@@ -1,0 +1,1 @@
+"""The views of an overview as figures and tables for a paper."""
