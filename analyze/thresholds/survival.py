@@ -7,7 +7,9 @@ then the pairs (unit, layer) with ``min(layer_peak, m*) >= m``, and positions li
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
@@ -15,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from analyze.thresholds.peaks import PeakSource, critical_patterns
+from analyze.thresholds.peaks import PeakSource, SequencePeaks, critical_patterns
 from analyze.thresholds.plan import Plan
 from analyze.thresholds.tally import take_tally
 
@@ -26,6 +28,8 @@ Patterns = npt.NDArray[Any]
 
 _BLOCK = 256
 """Positions counted at a time: their patterns are widened to 64 bits on the way."""
+_AT_ONCE = 2
+"""Sequences counted beside each other: to count one takes twice as long as to read it."""
 
 
 @dataclass(frozen=True)
@@ -88,14 +92,33 @@ def take_survival(plan: Plan, source: PeakSource) -> Survival:
     layers, positions = (np.zeros(plan.encoding.infinity + 1, np.int64) for _ in range(2))
     critical = np.empty((len(plan.sequences), plan.dimensions.features), plan.encoding.unsigned)
     nonfinite = 0
-    for row, peaks in enumerate(source()):
-        units = plan.layer_units(peaks.layer)
-        needed = (plan.layers_needed, plan.sequence_positions_needed)
-        critical[row] = critical_patterns(units, peaks.position, *needed, least=0)
-        _add(layers, units, critical[row])
-        _add(positions, peaks.position, critical[row])
-        nonfinite += peaks.nonfinite
+    for row, (own, in_layers, at_positions, more) in enumerate(_counted(plan, source)):
+        critical[row] = own
+        layers += in_layers
+        positions += at_positions
+        nonfinite += more
     return Survival(plan, critical, np.sort(critical, axis=1), _reached(layers), _reached(positions), nonfinite)
+
+
+def _counted(plan: Plan, source: PeakSource) -> Iterator[tuple[Patterns, Counts, Counts, int]]:
+    """(critical patterns, counts of layers, of positions, nonfinite) of each sequence, ``_AT_ONCE`` at a time."""
+
+    def count(peaks: SequencePeaks) -> tuple[Patterns, Counts, Counts, int]:
+        units = plan.layer_units(peaks.layer)
+        critical = critical_patterns(units, peaks.position, plan.layers_needed, plan.sequence_positions_needed, least=0)
+        layers, positions = (np.zeros(plan.encoding.infinity + 1, np.int64) for _ in range(2))
+        _add(layers, units, critical)
+        _add(positions, peaks.position, critical)
+        return critical, layers, positions, peaks.nonfinite
+
+    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="survival") as pool:
+        waiting: deque[Future[tuple[Patterns, Counts, Counts, int]]] = deque()
+        for peaks in source():
+            waiting.append(pool.submit(count, peaks))
+            if len(waiting) > _AT_ONCE:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def _pooled(plan: Plan, source: PeakSource) -> Survival:
