@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from capture.text import TextSource, documents
+from capture.token_text import texts_of
 from schemas.errors import InputError
 from schemas.layout import MASK_DOCUMENT_START, MASK_SPECIAL
 
@@ -48,7 +49,7 @@ class WindowSettings:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Windows of token ids and what made them.
+    """Windows of token ids and what made them; ``token_text`` by id, none of windows that come from a store.
 
     ``token_id`` is (sequence, position) int32; ``token_mask`` the same shape uint8, bits as in ``schemas.layout``.
     """
@@ -61,6 +62,7 @@ class Corpus:
     end_of_text_token_id: int
     documents_read: int
     tokens_read: int
+    token_text: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def token_sha256(self) -> str:
@@ -176,6 +178,7 @@ def read_corpus(source: TextSource, tokenizer: Any, settings: WindowSettings) ->
         end_of_text_token_id=separator_id,
         documents_read=counted[0],
         tokens_read=int(_stream_length(settings, bos_added)),
+        token_text=texts_of(tokenizer, ids),
     )
 
 

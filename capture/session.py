@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy.typing as npt
 import torch
 import transformers
 
@@ -44,6 +45,7 @@ from schemas.errors import CapacityError, SignatureError, StoreExistsError
 from schemas.provenance import CorpusInfo, RunInfo, differences
 from schemas.remote import is_url
 from schemas.run import Run, RunWriter
+from schemas.token_text import stored_token_text
 
 __all__ = ["CaptureSettings", "run_capture"]
 
@@ -188,8 +190,14 @@ def _say(settings: CaptureSettings, line: str) -> None:
 
 def _made_or_joined(store: Path, info: RunInfo, plan: CapturePlan, corpus: Corpus, codecs: Mapping[str, str]) -> Run:
     """The store as made now, or, where another worker was first, as it made it for the same run."""
+    text, values = stored_token_text(corpus.token_text)
+    contents: dict[str, npt.NDArray[Any]] = {
+        "token_id": corpus.token_id,
+        "token_mask": corpus.token_mask,
+        text.name: values,
+    }
     with contextlib.suppress(StoreExistsError):
-        create_run(store, info, plan.arrays, {"token_id": corpus.token_id, "token_mask": corpus.token_mask})
+        create_run(store, info, (*plan.arrays, text), contents)
     run = Run(store)
     _require_same(run, info)
     _require_arrays(run, plan)

@@ -43,6 +43,7 @@ _OTHERS = {
     "token_id": "token",
     "token_mask": "bits: 1 special token, 2 start of a document",
     "token_nll": "next-token loss",
+    "token_text": "text of each token by its id: JSON, a byte each",
 }
 
 

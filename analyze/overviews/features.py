@@ -25,6 +25,7 @@ from analyze.thresholds.units import Units
 from schemas.bits import Encoding, magnitude_value, threshold_bits
 from schemas.errors import CorruptChunkError, InputError
 from schemas.run import Run
+from schemas.token_text import token_texts
 
 __all__ = ["Listed", "feature_views", "listed_features"]
 
@@ -87,7 +88,7 @@ def feature_views(
         values.append(peaks.position[:, columns])
         places.append(np.stack([np.full(positions.size, peaks.sequence), positions], axis=1))
     value, place = np.concatenate(values), np.concatenate(places)
-    tokens = _Tokens.of(run, plan)
+    tokens = _Tokens.of(run, plan, place)
     experts = _experts(run, plan, chosen, columns, progress, resources)
     bins = position_bins(run.dimensions.positions)
     return tuple(
@@ -104,7 +105,7 @@ def feature_views(
                 (int(np.count_nonzero(value[here, i] >= pattern)), int(np.count_nonzero(here)))
                 for here in ((place[:, 1] >= b.start) & (place[:, 1] < b.stop) for b in bins)
             ),
-            tokens=tokens.most_hit(place, value[:, i] >= pattern),
+            tokens=tokens.most_hit(value[:, i] >= pattern),
             experts=experts if isinstance(experts, Absent) else experts[i],
         )
         for i, one in enumerate(listed)
@@ -118,30 +119,31 @@ def decoded(pattern: int, encoding: Encoding) -> float:
 
 @dataclass(frozen=True)
 class _Tokens:
-    """Ids by (sequence, position), and the text of each id, of a store that has them."""
+    """The token id at each looked-at place, none where the store has none, and the text of each id."""
 
-    ids: Mapping[int, npt.NDArray[Any]]
+    ids: npt.NDArray[np.int64] | None
     texts: Mapping[int, str]
 
     @staticmethod
-    def of(run: Run, plan: Plan) -> _Tokens:
+    def of(run: Run, plan: Plan, place: npt.NDArray[Any]) -> _Tokens:
+        """Those at ``place``, rows of (sequence, position) by sequence."""
         if "token_id" not in run:
-            return _Tokens({}, {})
-        ids = {q: run.read("token_id", (q,)) for q in plan.sequences}
-        return _Tokens(ids, {})
+            return _Tokens(None, {})
+        own = [run.read("token_id", (q,))[place[place[:, 0] == q, 1]] for q in plan.sequences]
+        return _Tokens(np.concatenate(own).astype(np.int64), token_texts(run))
 
-    def at(self, sequence: int, position: int) -> tuple[int | None, str | None]:
-        if sequence not in self.ids:
+    def at(self, row: int) -> tuple[int | None, str | None]:
+        """Id and text of the token at the place of that row."""
+        if self.ids is None:
             return None, None
-        token = int(self.ids[sequence][position])
+        token = int(self.ids[row])
         return token, self.texts.get(token)
 
-    def most_hit(self, place: npt.NDArray[Any], hit: npt.NDArray[np.bool_]) -> tuple[TokenCount, ...]:
+    def most_hit(self, hit: npt.NDArray[np.bool_]) -> tuple[TokenCount, ...]:
         """The tokens with most hits, the more frequent of equals last, then by id."""
-        if not self.ids:
+        if self.ids is None:
             return ()
-        ids = np.array([self.ids[q][p] for q, p in place.tolist()], np.int64)
-        different, same = np.unique(ids, return_inverse=True)
+        different, same = np.unique(self.ids, return_inverse=True)
         hits = np.bincount(same[hit], minlength=different.size)
         occurrences = np.bincount(same, minlength=different.size)
         order = np.lexsort((different, occurrences, -hits))[:_TOKENS]
@@ -155,7 +157,7 @@ class _Tokens:
 def _largest(values: Patterns, place: npt.NDArray[Any], tokens: _Tokens, encoding: Encoding) -> tuple[TokenPeak, ...]:
     order = np.lexsort((place[:, 1], place[:, 0], -values.astype(np.int64)))[:_LARGEST]
     return tuple(
-        TokenPeak(int(q), int(p), decoded(int(values[i]), encoding), *tokens.at(int(q), int(p)))
+        TokenPeak(int(q), int(p), decoded(int(values[i]), encoding), *tokens.at(i))
         for i, (q, p) in ((i, place[i]) for i in order.tolist())
     )
 

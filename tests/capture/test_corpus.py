@@ -15,6 +15,7 @@ from capture.corpus import Corpus, WindowSettings, load_tokenizer, read_corpus, 
 from capture.text import parse_text
 from schemas.errors import InputError
 from schemas.layout import MASK_DOCUMENT_START, MASK_SPECIAL
+from schemas.token_text import stored_token_text
 from tests.checkpoints import VOCABULARY_SIZE, write_tokenizer
 from tests.checkpoints.architectures import BEGIN_OF_TEXT_ID, END_OF_TEXT_ID
 
@@ -71,6 +72,17 @@ def test_ids_are_never_decoded_and_encoded_again(folder: Folder, tmp_path: Path)
     tokenizer = load_tokenizer(folder())
     again = [tokenizer(tokenizer.decode(window))["input_ids"] for window in corpus.token_id]
     assert sum(new != old for new, old in zip(again, corpus.token_id.tolist(), strict=True)) > 10
+
+
+def test_tokens_read_as_the_text_that_they_are_of(folder: Folder, tmp_path: Path) -> None:
+    text = "one two  three <four> and again one two"
+    corpus = corpus_of(lines(tmp_path / "a.jsonl", [text]), folder(), 1, 8, bos="always")
+    ids = corpus.token_id.ravel().tolist()
+    assert set(corpus.token_text) == set(ids)
+    assert text.startswith("".join(corpus.token_text[token] for token in ids[1:]))
+    spec, values = stored_token_text(corpus.token_text)
+    assert spec.shape == values.shape
+    assert json.loads(bytes(values)) == {str(token): words for token, words in corpus.token_text.items()}
 
 
 def test_the_mask_marks_special_tokens_and_document_starts(folder: Folder, tmp_path: Path) -> None:

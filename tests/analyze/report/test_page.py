@@ -100,6 +100,8 @@ def test_hostile_names_are_text(page: Page) -> None:
     assert HOSTILE in page.value('document.querySelector("#counts tbody th").textContent')
     assert page.value('document.querySelectorAll("main script, main b").length') == 0
     assert HOSTILE in page.value("document.title")
+    shown = page.value('document.querySelector("#feature .token").textContent')
+    assert shown == HOSTILE.replace("\u202e", "<U+202E>").replace("\u2028", "<U+2028>").replace(" ", "\u2423")
     assert page.complaints() == []
 
 
