@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 from collections.abc import Sequence
 from pathlib import Path
@@ -79,14 +78,28 @@ def as_table(rows: Sequence[Row]) -> str:
 
 
 def _machine(accelerator: bool = False) -> str:
-    machine = f"{os.cpu_count()} {platform.machine()} cores, Python {platform.python_version()}"
+    import torch
+
+    from capture.processors import processors
+
+    instructions = torch.backends.cpu.get_cpu_capability()
+    amx = ", AMX" if "amx_bf16" in _flags() else ""
+    cores = f"{processors()} {platform.machine()} cores ({instructions}{amx})"
+    machine = f"{cores}, Python {platform.python_version()}, torch {torch.__version__}"
     if not accelerator:
         return machine
-    import torch
 
     from capture.device import choose_device, device_name
 
-    return f"{device_name(choose_device('auto'))}, {machine}, torch {torch.__version__}"
+    return f"{device_name(choose_device('auto'))}, {machine}"
+
+
+def _flags() -> str:
+    """What the processor can do, where the system says so."""
+    try:
+        return Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return ""
 
 
 def load() -> dict[str, Any]:
@@ -104,14 +117,13 @@ def as_document(figures: dict[str, Any]) -> str:
     accelerator = [part for name, part in held.items() if name == ON_ACCELERATOR]
     geometry = figures["geometry"].values()
     parts = [INTRODUCTION]
-    for heading, of, rows in (
-        (RATIOS, ratios, [row for part in ratios for row in part["rows"]]),
-        (ACCELERATOR, accelerator, [row for part in accelerator for row in part["rows"]]),
-        (GEOMETRY, geometry, [part["row"] for part in geometry]),
-    ):
-        if rows:
-            machines = "; ".join(dict.fromkeys(part["machine"] for part in of))
-            parts.append(f"{heading}\nMeasured with {machines}.\n\n{as_table(rows)}")
+    for heading, of in ((RATIOS, ratios), (ACCELERATOR, accelerator), (GEOMETRY, geometry)):
+        tables: dict[str, list[Row]] = {}
+        for part in of:
+            tables.setdefault(part["machine"], []).extend(part["rows"] if "rows" in part else [part["row"]])
+        if tables:
+            parts.append(heading)
+            parts += [f"Measured with {machine}.\n\n{as_table(rows)}" for machine, rows in tables.items()]
     return "\n".join(parts)
 
 

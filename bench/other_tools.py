@@ -20,7 +20,7 @@ from capture.corpus import load_tokenizer
 from capture.engines.resident import load_model
 from capture.loss import token_nll
 from schemas.errors import CaptureError, MissingDependencyError
-from schemas.layout import layer_peak_name, position_peak_name
+from schemas.layout import layer_peak_name, norm_array_name, position_peak_name
 from schemas.run import Run
 
 __all__ = ["run"]
@@ -29,6 +29,8 @@ SEQUENCES = 2
 LENGTH = 2048
 ROUNDS = 6
 SITES = ("ln_attn", "ln_mlp")
+RMS_WITHIN = 1e-5
+"""Relative: sums of 576 squares in float32, in another order."""
 
 
 def run() -> Iterator[Comparison]:
@@ -61,7 +63,7 @@ def run() -> Iterator[Comparison]:
         with_nnsight()
         _require_same(stores.path, Path(folder))
         yield compare(
-            f"resident capture of SmolLM2-135M, {SEQUENCES} x {LENGTH} tokens, slices and peaks, synced to disk",
+            f"resident capture of {small.name}, {SEQUENCES} x {LENGTH} tokens, slices and peaks, synced to disk",
             lambda: small.fill(stores.path, plan),
             f"the same with nnsight {metadata.version('nnsight')} and torch.save, a file a sequence, synced to disk",
             with_nnsight,
@@ -72,11 +74,15 @@ def run() -> Iterator[Comparison]:
 
 
 def _kept_by_nnsight(traced: Any, ids: torch.Tensor) -> dict[str, Any]:
-    """The inputs of attention and MLP in every layer, their peaks, and what the loss is computed from."""
+    """The inputs of attention and MLP in every layer, their peaks, the root mean squares of what enters their norms,
+    and what the loss is computed from."""
     hidden: list[torch.Tensor] = []
+    entering: list[torch.Tensor] = []
     with traced.trace(ids, use_cache=False, logits_to_keep=1):
         for layer in traced.model.layers:
+            entering.append(layer.input_layernorm.input.save())
             hidden.append(layer.self_attn.inputs[1]["hidden_states"].save())
+            entering.append(layer.post_attention_layernorm.input.save())
             hidden.append(layer.mlp.input.save())
         final = traced.model.norm.output.save()
     kept: dict[str, Any] = {"output": BaseModelOutputWithPast(last_hidden_state=final)}
@@ -84,13 +90,17 @@ def _kept_by_nnsight(traced: Any, ids: torch.Tensor) -> dict[str, Any]:
         layers = hidden[number :: len(SITES)]
         magnitude = torch.cat(layers).abs()
         kept[site] = layers
+        kept[norm_array_name(site, "rms")] = torch.cat(
+            [x.float().square().mean(dim=-1).sqrt() for x in entering[number :: len(SITES)]]
+        )
         kept[layer_peak_name(site)] = magnitude.amax(dim=1)
         kept[position_peak_name(site)] = magnitude.amax(dim=0)
     return kept
 
 
 def _require_same(store: Path, folder: Path) -> None:
-    """Raise CaptureError unless both kept the same hidden states, peaks and losses, bit for bit."""
+    """Raise CaptureError unless both kept the same hidden states, peaks and losses, bit for bit, and the same root mean
+    squares up to the order of sums in float32."""
     run = Run(store)
     for sequence in range(SEQUENCES):
         kept = torch.load(folder / f"{sequence}.pt")
@@ -103,5 +113,8 @@ def _require_same(store: Path, folder: Path) -> None:
             for name, (tensor, index) in theirs.items():
                 if not np.array_equal(run.read(name, index), tensor.view(torch.int16).numpy().view(np.uint16)):
                     raise CaptureError(f"nnsight kept another {name} of sequence {sequence}")
+            rms = norm_array_name(site, "rms")
+            if not np.allclose(run.read(rms, (slice(None), sequence)), kept[rms].numpy(), rtol=RMS_WITHIN, atol=0):
+                raise CaptureError(f"nnsight kept another {rms} of sequence {sequence}")
         if not np.array_equal(run.read("token_nll", (sequence,)), kept["token_nll"][0].numpy(), equal_nan=True):
             raise CaptureError(f"nnsight kept another token_nll of sequence {sequence}")

@@ -36,7 +36,7 @@ def run() -> Iterator[Comparison]:
             small.fill(stores.path, plan)
 
         yield compare(
-            f"streamed capture of SmolLM2-135M, {SEQUENCES} x {LENGTH} tokens, weights read, synced to disk",
+            f"streamed capture of {small.name}, {SEQUENCES} x {LENGTH} tokens, weights read, synced to disk",
             lambda: fill_streamed(stores.path, plan, small.folder, skeleton, small.token_id),
             "resident capture of the same, weights read",
             resident,

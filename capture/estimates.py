@@ -115,7 +115,7 @@ class Workload:
     ``sites`` is how many have arrays of their own, ``sequences`` how many this process fills, ``argument_bytes`` what
     layers are given for one sequence (``capture.coupling``), ``datasets`` whether the text is read with that library,
     ``slices`` whether they are kept, ``avx512`` whether the CPU has such instructions, ``accelerated`` whether the
-    model runs apart from the host's memory.
+    model runs apart from the host's memory, ``beside`` whether slices are written while it runs.
     """
 
     facts: ModelFacts
@@ -130,6 +130,7 @@ class Workload:
     slices: bool = True
     avx512: bool = True
     accelerated: bool = False
+    beside: bool = True
 
 
 @dataclass(frozen=True)
@@ -230,6 +231,19 @@ def _slices_in_queue(load: Workload) -> int:
     return min(QUEUE_BYTES, load.slices * load.sites * d.layers * load.sequences * each)
 
 
+def _slices_waiting(load: Workload) -> int:
+    """Where they are written while the model waits: all of a batch, or of a layer of it.
+
+    Else none wait where a layer takes long, all that may where writers get little of a processor: some are expected.
+    """
+    if load.beside:
+        return _slices_in_queue(load) // 5
+    d = load.dimensions
+    layers = d.layers if load.engine == "resident" else 1
+    each = load.batch_size * d.positions * d.features * load.encoding.itemsize
+    return min(QUEUE_BYTES, load.slices * load.sites * layers * each)
+
+
 def _base(load: Workload) -> int:
     kept = 0
     if load.facts.experts is not None:
@@ -258,15 +272,17 @@ def _work(load: Workload) -> int:
     peaks = (load.sites + 1) * hidden  # by position, and magnitudes that they are taken of
     if load.accelerated:
         return ACCELERATOR_BYTES + max(logits, layer) + peaks + CELLS_ON_THE_WAY * hidden
-    # None wait where a layer takes long, all that may where writers get little of the processor: some are expected.
-    most = max(logits + _kept_by_heap(load), layer)  # what the heap keeps serves the next layer
-    return _base(load) + most + peaks + _slices_in_queue(load) // 5
+    # What the heap keeps serves the next layer. In the resident engine logits lie there, too (``capture.heap``): glibc
+    # comes to rest after one or two more places than it needs, as aligned blocks leave splinters.
+    spent = logits * (2 if load.engine == "resident" and not load.accelerated else 1)
+    most = max(spent + _kept_by_heap(load), layer)
+    return _base(load) + most + peaks + _slices_waiting(load)
 
 
 def _kept_by_heap(load: Workload) -> int:
     """What few bytes that outlive a layer keep of the heap that its activations lay in, all layers together.
 
-    Where layers run one by one, glibc is told to give larger blocks back (``capture.weights.layer_weights``).
+    Where layers run one by one, glibc is told to give larger blocks back (``capture.heap``).
     """
     if load.engine != "resident":
         return 0

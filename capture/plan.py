@@ -18,6 +18,7 @@ from capture.estimates import Memory, Workload, loss_block_positions, memory, st
 from capture.experts import Routing
 from capture.model_facts import ModelFacts
 from capture.part import Part
+from capture.processors import model_takes_all
 from capture.sites import Site
 from schemas.bits import Encoding
 from schemas.errors import InputError
@@ -86,6 +87,11 @@ class CapturePlan:
         return store_bytes(whole) * len(self.sequences) // self.dimensions.sequences
 
     @property
+    def written_beside(self) -> bool:
+        """Whether slices are written while the model runs; else while it waits, so as not to take its processors."""
+        return self.accelerated or not model_takes_all()
+
+    @property
     def loss_block_positions(self) -> int:
         """Positions whose logits are computed at once."""
         return loss_block_positions(self.batch_size, self.dimensions.positions, self.facts.vocabulary_size)
@@ -106,6 +112,7 @@ class CapturePlan:
             self.retention.slices,
             "AVX512" in torch.backends.cpu.get_cpu_capability(),
             self.accelerated,
+            self.written_beside,
         )
 
     @property

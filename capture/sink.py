@@ -1,15 +1,17 @@
-"""From hidden states to a store: peaks reduced where the tensor lives, slices written by threads while the model runs.
+"""From hidden states to a store: peaks reduced where the tensor lives, slices written by threads.
 
-Memory is bounded: slices wait in a queue of at most so many bytes, and a full queue makes the model wait. A batch's
-cells are committed only after all its data is on disk.
+They are written while the model runs where it leaves processors free, else while it waits (decision 041). Memory is
+bounded: slices wait in a queue of at most so many bytes. A batch's cells are committed only after all its data is on
+disk.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from types import TracebackType
 from typing import Any
 
@@ -20,6 +22,7 @@ import torch
 from capture.estimates import QUEUE_BYTES
 from capture.host_buffers import HostBuffers
 from capture.plan import CapturePlan
+from capture.processors import processors
 from schemas.durable import is_full
 from schemas.errors import CaptureError, OutlierFeaturesError
 from schemas.layout import ArraySpec, layer_peak_name, nonfinite_name, position_peak_name
@@ -27,45 +30,78 @@ from schemas.run import RunWriter
 
 __all__ = ["Sink"]
 
+MOST_WRITERS = 8
+"""Threads that write while the model waits: each has to hold Python's lock for a part of a chunk."""
+
 SIGNED = {2: torch.int16, 4: torch.int32}
 
 
 class ByteQueue:
-    """A pool of writer threads whose waiting work is bounded in bytes; the first failure is raised to the feeder."""
+    """A pool of writer threads whose waiting work is bounded in bytes; the first failure is raised to the feeder.
 
-    def __init__(self, threads: int, limit_bytes: int) -> None:
+    Threads work *beside* the feeder, or only while it waits: for room, or in ``settle``. One thread feeds.
+    """
+
+    def __init__(self, threads: int, limit_bytes: int, *, beside: bool) -> None:
         """``put`` blocks while more than ``limit_bytes`` wait."""
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="writer")
         self._limit = limit_bytes
+        self._beside = beside
+        self._held: list[tuple[Future[None], Callable[[], None], int]] = []
         self._waiting = 0
         self._room = threading.Condition()
         self.error: BaseException | None = None
         """What the first task that failed raised."""
 
-    def put(self, task: Callable[[], None], size: int) -> Future[None]:
-        """Queue ``task``, which holds ``size`` bytes; raises what an earlier task raised."""
+    def put(self, task: Callable[[], None], size: int, *, beside: bool = False) -> Future[None]:
+        """Queue ``task``, which holds ``size`` bytes; raises what an earlier task raised.
+
+        ``beside`` has it done beside the feeder whatever the others are.
+        """
+        if self._held and self._waiting + size > self._limit:
+            self.settle()
         with self._room:
             self._room.wait_for(lambda: self._waiting == 0 or self._waiting + size <= self._limit)
             if self.error is not None:
                 raise self.error
             self._waiting += size
+        if beside or self._beside:
+            return self._pool.submit(self._run, task, size)
+        future: Future[None] = Future()
+        self._held.append((future, task, size))
+        return future
 
-        def run() -> None:
-            try:
-                if self.error is None:
-                    task()
-            except BaseException as error:
-                self.error = self.error or error
-                raise
-            finally:
-                with self._room:
-                    self._waiting -= size
-                    self._room.notify_all()
+    def settle(self) -> None:
+        """Return when no task is held until the feeder waits; raises what a task raised."""
+        held, self._held = self._held, []
+        wait([self._pool.submit(self._run_held, *each) for each in held])
+        if self.error is not None:
+            raise self.error
 
-        return self._pool.submit(run)
+    def _run_held(self, future: Future[None], task: Callable[[], None], size: int) -> None:
+        try:
+            self._run(task, size)
+        except BaseException as error:
+            future.set_exception(error)
+        else:
+            future.set_result(None)
+
+    def _run(self, task: Callable[[], None], size: int) -> None:
+        try:
+            if self.error is None:
+                task()
+        except BaseException as error:
+            self.error = self.error or error
+            raise
+        finally:
+            with self._room:
+                self._waiting -= size
+                self._room.notify_all()
 
     def close(self, *, cancel: bool) -> None:
         """Wait for all work, or drop what has not begun; raises what a task raised unless cancelled."""
+        if not cancel and self.error is None:
+            self.settle()
         self._pool.shutdown(wait=True, cancel_futures=cancel)
         if self.error is not None and not cancel:
             raise self.error
@@ -87,16 +123,21 @@ class Sink:
         *,
         queue_bytes: int = QUEUE_BYTES,
         threads: int | None = None,
+        beside: bool | None = None,
         committed: Callable[[int], None] = lambda sequences: None,
     ) -> None:
-        """``committed(n)`` is called, from a writer thread, each time ``n`` more sequences are complete."""
+        """``committed(n)`` is called, from a writer thread, each time ``n`` more sequences are complete.
+
+        ``beside``: whether data is written while the model runs; by default where it leaves processors free.
+        """
         self._writer = writer
         self.sites = plan.stored_sites
         self._layers = plan.dimensions.layers
         self._encoding = plan.encoding
         self._keeps_slices = plan.retention.slices
         self._floor = plan.retention.least_pattern(plan.encoding)
-        self._queue = ByteQueue(threads or max(1, min(4, (os.cpu_count() or 2) // 2)), queue_bytes)
+        beside = plan.written_beside if beside is None else beside
+        self._queue = ByteQueue(threads or _writers(beside), queue_bytes, beside=beside)
         self._on_commit = committed
         self._signed = SIGNED[plan.encoding.itemsize]
         self._batch = range(0)
@@ -121,10 +162,8 @@ class Sink:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Finish writing, or drop what is queued; a full disk becomes a CaptureError that says how to go on."""
-        try:
+        with self._explaining():
             self._queue.close(cancel=error is not None)
-        except OSError as failure:
-            raise self._explained(failure) from failure
         if isinstance(error, OSError) and error is self._queue.error:  # an engine waited for a commit that failed
             raise self._explained(error) from error
 
@@ -220,6 +259,8 @@ class Sink:
             for sequence in self._wanted:
                 row = sequence - self._batch.start
                 self._write(spec.name, (slice(layers.start, layers.stop), sequence), values[:, row])
+        with self._explaining():
+            self._queue.settle()
         pending, wanted = (*self._pending, *self._of_layers.values()), self._wanted
 
         def commit() -> None:
@@ -232,7 +273,7 @@ class Sink:
             if complete:
                 self._on_commit(complete)
 
-        self._put(commit, size)
+        self._put(commit, size, beside=True)  # it does little but wait for the disk
         return self._pending[-1]
 
     def _stacked(self, spec: ArraySpec, layers: range) -> npt.NDArray[Any]:
@@ -262,15 +303,20 @@ class Sink:
 
         self._put(write, host.tensor.nbytes)
 
-    def _put(self, task: Callable[[], None], size: int) -> None:
-        try:
-            self._pending.append(self._queue.put(task, size))
-        except OSError as failure:
-            raise self._explained(failure) from failure
+    def _put(self, task: Callable[[], None], size: int, *, beside: bool = False) -> None:
+        with self._explaining():
+            self._pending.append(self._queue.put(task, size, beside=beside))
 
     def _stored(self, bits: torch.Tensor) -> npt.NDArray[Any]:
         """A host tensor of patterns as the NumPy dtype that the store keeps; no copy."""
         return bits.numpy().view(self._encoding.stored)
+
+    @contextlib.contextmanager
+    def _explaining(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as failure:
+            raise self._explained(failure) from failure
 
     def _explained(self, failure: OSError) -> OutlierFeaturesError:
         if isinstance(failure, OutlierFeaturesError):
@@ -281,3 +327,8 @@ class Sink:
                 "command again"
             )
         return CaptureError(f"cannot write to {self._writer.path}: {failure.strerror or failure}")
+
+
+def _writers(beside: bool) -> int:
+    """Threads: half of the processors beside the model, all of them while it waits."""
+    return max(1, min(4, (os.cpu_count() or 2) // 2)) if beside else min(MOST_WRITERS, processors())

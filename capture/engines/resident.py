@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -11,6 +12,7 @@ import numpy.typing as npt
 import torch
 
 from capture.batching import batches
+from capture.heap import keep_freed_memory
 from capture.loss import decoder_of, token_nll
 from capture.model_facts import Skeleton
 from capture.observation import observe
@@ -77,6 +79,11 @@ def load_model(
     return model
 
 
+def _memory_used_again(device: torch.device) -> contextlib.AbstractContextManager[None]:
+    """Activations and logits of each batch lie where those of the one before lay (decision 041)."""
+    return keep_freed_memory() if device.type == "cpu" else contextlib.nullcontext()
+
+
 def capture_resident(
     model: Any,
     plan: CapturePlan,
@@ -91,7 +98,7 @@ def capture_resident(
     Raises CaptureError where a site does not fire exactly once, or with another shape or dtype.
     """
     decoder = decoder_of(model)
-    with torch.inference_mode(), observe(model, plan, dtype, sink) as observation:
+    with _memory_used_again(device), torch.inference_mode(), observe(model, plan, dtype, sink) as observation:
         for batch in batches(missing, plan.dimensions.sequences, plan.batch_size):
             ids = torch.from_numpy(token_id[batch.start : batch.stop]).to(device).long()
             sink.begin(batch, missing)

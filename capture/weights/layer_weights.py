@@ -7,7 +7,6 @@ all else the converter computes. The first layer of each shape is compared with 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import threading
 from collections.abc import Iterable, Iterator
@@ -18,6 +17,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from capture.heap import give_back_large_blocks
 from capture.model_facts import Skeleton
 from capture.sites import decoder_layers
 from capture.weights.arena import Arenas, Layout
@@ -31,8 +31,6 @@ from schemas.errors import CaptureError, InputError, OutlierFeaturesError
 
 __all__ = ["LayerWeights"]
 
-M_MMAP_THRESHOLD = -3
-"""glibc's name for the size from which a block is mapped by itself, in malloc.h."""
 READERS = max(2, min(8, os.cpu_count() or 1))
 
 
@@ -50,7 +48,7 @@ class LayerWeights:
         Raises InputError, naming file and tensor, where a file is unreadable or truncated, or the checkpoint does not
         fill the model.
         """
-        _return_freed_memory()
+        give_back_large_blocks()
         self.model = skeleton.model
         self.path, self.layers = decoder_layers(self.model)
         self.shards = Shards.in_folder(folder) if shards is None else shards
@@ -215,12 +213,3 @@ class LayerWeights:
                     f"{type(module).__name__}: its buffer {name} is in no checkpoint and was not computed; "
                     "use --engine resident"
                 )
-
-
-def _return_freed_memory() -> None:
-    """Have glibc give every freed block of 1 MiB or more back at once, instead of raising that size as it sees larger.
-
-    Loading OLMoE's layers one by one peaked at 3.1 GB so, at 4.4 GB without. Nothing happens with another C library.
-    """
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2**20)

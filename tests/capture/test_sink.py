@@ -77,19 +77,25 @@ def feed(sink: Sink, patterns: Array, bits: str, batch: range, wanted: Sequence[
     sink.finish(torch.tensor([[float(sequence)] * SHAPE.positions for sequence in batch]))
 
 
-def sink_of(writer: RunWriter, bits: str = "bfloat16", queue_bytes: int = PLENTY, **options: Any) -> Sink:
+def sink_of(
+    writer: RunWriter, bits: str = "bfloat16", queue_bytes: int = PLENTY, beside: bool = True, **options: Any
+) -> Sink:
     sites = tuple(Site(site, ()) for site in SITES)
     encoding = ENCODINGS[bits]
     plan = CapturePlan(FACTS, sites, SHAPE, encoding, 1, plan_arrays(SHAPE, SITES, encoding))
-    return Sink(writer, plan, queue_bytes=queue_bytes, **options)
+    return Sink(writer, plan, queue_bytes=queue_bytes, beside=beside, **options)
 
 
-@pytest.mark.parametrize("threads", [1, 4])
+WRITERS = [(1, True), (4, True), (2, False)]
+"""Threads, and whether they write beside the model."""
+
+
+@pytest.mark.parametrize(("threads", "beside"), WRITERS)
 @pytest.mark.parametrize("bits", ENCODINGS)
-def test_what_is_written_is_what_was_given(bits: str, threads: int, store: Callable[..., Path]) -> None:
+def test_what_is_written_is_what_was_given(bits: str, threads: int, beside: bool, store: Callable[..., Path]) -> None:
     patterns, path = zoo(bits), store(bits)
     commits: list[int] = []
-    with sink_of(RunWriter(path), bits, threads=threads, committed=commits.append) as sink:
+    with sink_of(RunWriter(path), bits, threads=threads, beside=beside, committed=commits.append) as sink:
         for batch in (range(2), range(2, 4), range(4, 5)):
             feed(sink, patterns, bits, batch, range(5))
     run = Run(path)
@@ -124,6 +130,21 @@ def test_only_wanted_sequences_are_written(store: Callable[..., Path]) -> None:
         assert (run.read("token_nll", (sequence,)) == sequence).all()
 
 
+def test_where_the_model_takes_all_processors_slices_are_written_when_its_batch_ends(
+    store: Callable[..., Path],
+) -> None:
+    path, patterns = store(), zoo("bfloat16")
+    with sink_of(RunWriter(path), beside=False) as sink:
+        sink.begin(range(2), [0, 1])
+        for layer in range(SHAPE.layers):
+            for index, site in enumerate(SITES):
+                sink.cell(site, layer, as_tensor(patterns[index, layer, :2], "bfloat16"))
+        assert not list(path.glob("ln_*/c.*"))
+        sink.finish(torch.zeros(2, SHAPE.positions))
+        assert len(list(path.glob("ln_mlp/c.*"))) == 2 * SHAPE.layers
+    np.testing.assert_array_equal(Run(path).read("ln_mlp", (slice(None), 1)), patterns[1, :, 1])
+
+
 class SlowWriter(RunWriter):
     """A writer that writes slices only while ``may_write`` is set."""
 
@@ -151,12 +172,15 @@ def test_a_tensor_changed_in_place_afterwards_is_stored_as_it_was(store: Callabl
         assert (stored.view(ml_dtypes.bfloat16) == number).all()
 
 
+@pytest.mark.parametrize("beside", [True, False])
 @pytest.mark.parametrize(("queue_slices", "taken"), [(4, 4), (0.5, 1)])
-def test_a_slow_disk_makes_the_model_wait(queue_slices: float, taken: int, store: Callable[..., Path]) -> None:
+def test_a_slow_disk_makes_the_model_wait(
+    queue_slices: float, taken: int, beside: bool, store: Callable[..., Path]
+) -> None:
     writer = SlowWriter(store())
     writer.may_write = threading.Event()
     fed: list[int] = []
-    with sink_of(writer, queue_bytes=int(queue_slices * SLICE_BYTES), threads=2) as sink:
+    with sink_of(writer, queue_bytes=int(queue_slices * SLICE_BYTES), threads=2, beside=beside) as sink:
 
         def model() -> None:
             sink.begin(range(1), [0])
@@ -214,16 +238,21 @@ FAILURES: list[tuple[Callable[[], None], type[Exception], str]] = [
 
 
 @pytest.mark.parametrize(("failure", "kind", "message"), FAILURES)
-@pytest.mark.parametrize("after", [0, 3, 10])
+@pytest.mark.parametrize(("after", "beside"), [(0, True), (3, True), (10, True), (3, False), (10, False)])
 def test_a_failure_of_a_writer_thread_reaches_the_model(
-    after: int, failure: Callable[[], None], kind: type[Exception], message: str, store: Callable[..., Path]
+    after: int,
+    beside: bool,
+    failure: Callable[[], None],
+    kind: type[Exception],
+    message: str,
+    store: Callable[..., Path],
 ) -> None:
     writer = FailingWriter(store())
     writer.failure, writer.after = failure, after
     batches: list[int] = []
 
     def model() -> None:
-        with sink_of(writer, queue_bytes=SLICE_BYTES) as sink:
+        with sink_of(writer, queue_bytes=SLICE_BYTES, beside=beside) as sink:
             for number in range(10_000):  # it would go on for long
                 feed(sink, zoo("bfloat16"), "bfloat16", range(1), [0])
                 batches.append(number)
@@ -303,10 +332,10 @@ class CheckingWriter(RunWriter):
         super().commit(layers, sequences)
 
 
-@pytest.mark.parametrize("threads", [1, 4])
-def test_a_commit_comes_after_all_its_data(threads: int, store: Callable[..., Path]) -> None:
+@pytest.mark.parametrize(("threads", "beside"), WRITERS)
+def test_a_commit_comes_after_all_its_data(threads: int, beside: bool, store: Callable[..., Path]) -> None:
     writer = CheckingWriter(store())
-    with sink_of(writer, threads=threads) as sink:
+    with sink_of(writer, threads=threads, beside=beside) as sink:
         for start in range(5):
             feed(sink, zoo("bfloat16"), "bfloat16", range(start, start + 1), range(5))
     assert writer.absent == ()
