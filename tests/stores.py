@@ -22,6 +22,7 @@ from schemas.create import create_run
 from schemas.layout import Dimensions, layer_peak_name, nonfinite_name, plan_arrays, position_peak_name
 from schemas.provenance import CorpusInfo, ModelInfo, NormInfo, RunInfo, SiteInfo, SoftwareInfo
 from schemas.run import RunWriter
+from schemas.token_text import TOKEN_TEXT, stored_token_text
 
 __all__ = ["COMMAND", "as_stored", "decoded_values", "run_info", "write_store"]
 
@@ -121,6 +122,7 @@ def write_store(
     position_chunk: int | None = None,
     norms: Mapping[str, NormInfo] | None = None,
     beside: Mapping[str, Array] | None = None,
+    token_text: Mapping[int, str] | None = None,
 ) -> dict[str, Array]:
     """Write a store and return what its sites hold, decoded to float32.
 
@@ -128,7 +130,8 @@ def write_store(
     ``missing`` lists (layer, sequence) cells left unwritten, and with them their sequence's position peaks;
     ``complete=False`` leaves out the last layer of the last sequence. ``position_chunk`` splits the slices along
     position, as capture does with long sequences. ``floor``: magnitude below which the slices alone are zeroed.
-    ``beside``: other arrays by name (``ln_mlp_gain``, ``expert_id``), those of ``norms`` among them.
+    ``beside``: other arrays by name (``ln_mlp_gain``, ``expert_id``), those of ``norms`` among them. ``token_text``: by
+    id; all ids are 0.
     """
     layers, sequences, positions, features = next(iter(values.values())).shape
     ranks, experts = ((beside or {}).get(name, np.empty(0)).shape[-1] for name in ("expert_id", "expert_peak"))
@@ -148,6 +151,9 @@ def write_store(
         "token_mask": np.zeros((sequences, positions), np.uint8),
         **(beside or {}),
     }
+    if token_text is not None:
+        spec, contents[TOKEN_TEXT] = stored_token_text(token_text)
+        specs = (*specs, spec)
     retention = f"floor={floor}" if floor else "slices" if slices else "peaks"
     info = run_info(dimensions, list(values), encoding, aliases=aliases, model=model, retention=retention, norms=norms)
     create_run(path, info, specs, contents)

@@ -8,11 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import zarr
 
 from analyze import overview
 from analyze.report.writing import write_report
-from schemas.token_text import stored_token_text
 from tests.browser import Browser, chromium
 from tests.stores import write_store
 
@@ -49,11 +47,8 @@ def compared_stores(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         values,
         model={"name": HOSTILE, "experts": 4, "top_k": 2, "routing": "softmax"},
         beside={"expert_id": experts, "expert_weight": np.full(experts.shape, 0.5, np.float32)},
+        token_text={0: HOSTILE},
     )
-    text, values_of_text = stored_token_text({0: HOSTILE})
-    group = zarr.open_group(first, mode="r+")
-    group.create_array(text.name, shape=text.shape, chunks=text.chunks, dtype="uint8", dimension_names=text.dims)
-    group[text.name][...] = values_of_text
     halved = {site: array[:3, :, :25] * 0.7 for site, array in values.items()}
     write_store(second, halved, "float16", slices=False, model={"name": "other", "total_parameters": 10**9})
     return [first, second]
