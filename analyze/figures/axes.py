@@ -22,6 +22,7 @@ __all__ = [
     "colour_scale",
     "count_axis",
     "drawable",
+    "every_nth",
     "magnitude_axis",
     "place_ticks",
     "tick_numbers",
@@ -40,6 +41,11 @@ def drawable(values: Any) -> Values:
     found = np.array(values, dtype=np.float64)
     found[~np.isfinite(found)] = np.nan
     return found
+
+
+def every_nth(points: int) -> int:
+    """How many points of a line each marker stands for, so that markers do not hide the line."""
+    return max(1, round(points / 12))
 
 
 def tick_numbers(axis: Axis) -> None:
@@ -75,7 +81,9 @@ def magnitude_axis(axes: Axes, drawn: Sequence[Values]) -> None:
     positive = values[values > 0]
     if positive.size and positive.size == values.size and positive.max() > _DECADES_APART * positive.min():
         axes.set_yscale("log")
-        low, high = float(positive.min()) / 1.25, float(positive.max()) * 1.25
+        low, high = float(positive.min()), float(positive.max())
+        margin = max(1.25, (high / low) ** 0.05)
+        low, high = low / margin, high * margin
         axes.set_ylim(low, high)
         decades = math.log10(high / low)
         steps = (1.0, 2.0, 5.0) if decades < 2.5 else (1.0,)

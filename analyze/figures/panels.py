@@ -22,7 +22,7 @@ def panels(count: int, height: float, *, share_y: bool = True) -> tuple[Figure, 
 
     Axes are shared: rows of up to three, the outer ones labelled alone.
     """
-    across = min(count, _ABREAST)
+    across = 2 if count == 4 else min(count, _ABREAST)
     down = math.ceil(count / across)
     figure = new_figure(COLUMN if count == 1 else PAGE, height * down)
     grid = figure.subplots(down, across, squeeze=False, sharey=share_y, sharex=False)

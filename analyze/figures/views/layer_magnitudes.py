@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from analyze.figures.axes import drawable, magnitude_axis, whole_axis
+from analyze.figures.axes import drawable, every_nth, magnitude_axis, whole_axis
 from analyze.figures.marks import mark
 from analyze.figures.panels import panels
 from analyze.figures.view import Drawn, View
@@ -25,7 +25,9 @@ def draw(_: Overview, stores: Sequence[StoreView]) -> Drawn | Absent:
     figure, every = panels(len(curves.tensors), 2.0)
     for tensor, axes in enumerate(every):
         for place, (name, rows) in enumerate(zip(_SERIES, series, strict=True)):
-            axes.plot(curves.layers, rows[tensor], label=name, **mark(place).line())
+            axes.plot(
+                curves.layers, rows[tensor], label=name, markevery=every_nth(len(curves.layers)), **mark(place).line()
+            )
         axes.set_title(curves.tensors[tensor])
         axes.set_xlabel("Layer")
         whole_axis(axes.xaxis)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from analyze.figures.axes import drawable, magnitude_axis, whole_axis
+from analyze.figures.axes import drawable, every_nth, magnitude_axis, whole_axis
 from analyze.figures.marks import mark
 from analyze.figures.panels import panels
 from analyze.figures.view import Drawn, View
@@ -24,7 +24,13 @@ def draw(_: Overview, stores: Sequence[StoreView]) -> Drawn | Absent:
     for axes, (name, rows) in zip(every, shown, strict=True):
         values = drawable(rows)
         for place, tensor in enumerate(curves.tensors):
-            axes.plot(curves.layers, values[place], label=tensor, **mark(place).line())
+            axes.plot(
+                curves.layers,
+                values[place],
+                label=tensor,
+                markevery=every_nth(len(curves.layers)),
+                **mark(place).line(),
+            )
         magnitude_axis(axes, [values])
         whole_axis(axes.xaxis)
         axes.set_xlabel("Layer")

@@ -43,7 +43,7 @@ def draw(overview: Overview, stores: Sequence[StoreView]) -> Drawn | Absent:
             marker=one.marker,
             color=one.colour,
             markeredgecolor="white",
-            markersize=6.5,
+            markersize=6.5 + min(2.0 * (len(stores) - 1 - place), 5),  # where counts are the same, both are seen
             zorder=3,
         )
     count_axis(axes, largest)

@@ -47,7 +47,7 @@ def draw(overview: Overview, stores: Sequence[StoreView]) -> Drawn | Absent:
         tick_numbers(axes.xaxis)
         tick_numbers(axes.yaxis)
         if len(stores) > 1:
-            axes.set_title(shortened(store.facts.label, 32))
+            axes.set_title(shortened(store.facts.label, 30))
         axes.set_xlabel(f"Magnitude m, {hits_words(asked.in_gain_units)} ≥ m")
     label_outer(every, "Least share of layers, %")
     assert shown is not None
