@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["REPORT_EXAMPLES", "add_report_flags", "reported"]
 
+_LARGE_BYTES = 8_000_000
+
 REPORT_EXAMPLES = "  analyze --store runs/*.zarr --magnitude 2:12:0.25 --report report.html"
 
 
@@ -47,4 +49,7 @@ def reported(arguments: argparse.Namespace, knobs: Mapping[str, Any], progress: 
     size = write_report(seen, file)
     if not arguments.quiet:
         print(f"analyze: {file}: {size / 1e6:.1f} MB, opens in a browser, offline", file=sys.stderr, flush=True)
+        if size > _LARGE_BYTES:
+            advice = "small magnitudes take most of it: start higher, for example --magnitude 3:12:0.25"
+            print(f"analyze: that is much for a page; {advice}", file=sys.stderr, flush=True)
     return seen
