@@ -272,9 +272,9 @@ def _work(load: Workload) -> int:
     peaks = (load.sites + 1) * hidden  # by position, and magnitudes that they are taken of
     if load.accelerated:
         return ACCELERATOR_BYTES + max(logits, layer) + peaks + CELLS_ON_THE_WAY * hidden
-    # What the heap keeps serves the next layer. In the resident engine logits lie there, too (``capture.heap``): glibc
-    # comes to rest after one or two more places than it needs, as aligned blocks leave splinters.
-    spent = logits * (2 if load.engine == "resident" and not load.accelerated else 1)
+    # What the heap keeps serves the next layer. In the resident engine logits lie there, too (``capture.heap``), and
+    # glibc, whose aligned blocks leave splinters, takes 0 to 2 times their size more before it comes to rest.
+    spent = logits * 3 // 2 if load.engine == "resident" and not load.accelerated else logits
     most = max(spent + _kept_by_heap(load), layer)
     return _base(load) + most + peaks + _slices_waiting(load)
 
