@@ -22,7 +22,7 @@ PYTEST_WORKERS ?= 2
 or_else = || { status=$$?; echo "make $@: $(1)" >&2; exit $$status; }
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-moe test lint docs bench geometry clean capture analyze table
+.PHONY: help install demo demo-moe test test-all lint docs bench geometry clean capture analyze table
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -60,9 +60,15 @@ demo-moe: $(INSTALLED) ## check on a mixture of experts whose table is known: co
 	@$(BIN)/python -m bench.upcycled --sequences $(DEMO_SEQUENCES) --length $(DEMO_LENGTH) \
 		$(call or_else,the demonstration failed as said above. One that was interrupted continues with make demo-moe)
 
-test: $(INSTALLED) ## run all tests
-	@# One torch thread a worker: two workers with two threads each took half as long again on two cores.
-	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest --numprocesses $(PYTEST_WORKERS) --dist worksteal $(PYTEST_FLAGS) \
+# One torch thread a worker: two workers with two threads each took half as long again on two cores.
+RUN_TESTS = OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest --numprocesses $(PYTEST_WORKERS) --dist worksteal
+
+test: $(INSTALLED) ## run the tests but the slow ones
+	@$(RUN_TESTS) -m "not slow" $(PYTEST_FLAGS) \
+		$(call or_else,tests failed. Run one alone: $(BIN)/python -m pytest -x --last-failed)
+
+test-all: $(INSTALLED) ## run all tests: twice as long
+	@$(RUN_TESTS) $(PYTEST_FLAGS) \
 		$(call or_else,tests failed. Run one alone: $(BIN)/python -m pytest -x --last-failed)
 
 lint: $(INSTALLED) ## check style and types and who imports whom

@@ -39,6 +39,7 @@ def test_the_public_names_are_there() -> None:
         _ = analyze.outlier
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=30)
 @given(worlds(), st.sampled_from(PRESETS), st.sampled_from(SHARES), st.sampled_from(SHARES))
 def test_a_kept_sweep_says_what_a_pass_says(world: World, preset: str, layers: str, positions: str) -> None:

@@ -45,6 +45,7 @@ def criticals(values: list[Array], preset: str, sequences: list[int]) -> dict[Un
     return {(u.feature,) if u.sequence is None else (u.sequence, u.feature): u.critical for u in found}
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=25)
 @given(worlds(), st.sampled_from(PRESETS), st.sampled_from(("2", "6", "6.001")), st.integers(0, 2**32 - 1))
 def test_a_difference_is_that_of_the_oracles_critical_magnitudes(
@@ -139,6 +140,7 @@ def test_the_median_magnitude_is_that_of_numpy(tmp_path: Path, encoding: str, tw
         assert from_peaks.median_from.values.tolist() == [FROM_PEAKS]
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=20)
 @given(worlds(), st.sampled_from(("1e-40", "2", "6", "1e30")))
 def test_hits_of_a_feature_are_all_its_values(world: World, magnitude: str) -> None:

@@ -51,6 +51,7 @@ def made_up(random: np.random.Generator, scopes: int = 2, layers: int = 3, featu
     return Levels(random.integers(0, 3, (scopes, layers, features)).astype(np.uint16), positions, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("needed", [1, 2, 3])
 @pytest.mark.parametrize("scopes_needed", [None, 1, 2])
 def test_the_null_is_the_mean_over_all_relabellings(needed: int, scopes_needed: int | None) -> None:
@@ -96,6 +97,7 @@ def test_agreement_beyond_chance_is_told_from_chance() -> None:
     assert abs(drawn.mean() - expected[0, 0]) < 0.5
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=25)
 @given(worlds(), st.sampled_from(PRESETS))
 def test_levels_count_what_the_definition_counts(world: World, preset: str) -> None:

@@ -36,6 +36,7 @@ def on_both(world: World, floor: str, question: dict[str, object]) -> list[list[
         return said
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(
     worlds(),

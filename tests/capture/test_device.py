@@ -149,6 +149,7 @@ def test_a_device_that_is_full_is_named_and_the_store_is_finished_later(
         assert run.read(array).tobytes() == whole.read(array).tobytes(), array
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["llama", "gemma3n", "qwen3_moe"])
 def test_a_model_in_the_hands_of_accelerate_gives_the_same_bits(
     name: str,

@@ -58,6 +58,7 @@ def test_bytes_of_a_store_in_other_dtypes(name: str, dtype: str, captured: Calla
     assert planned(run) == pytest.approx(store_bytes(run.path), rel=WITHIN)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is Linux's to tell")
 @pytest.mark.parametrize(
     ("name", "engine"),

@@ -144,6 +144,7 @@ def test_few_shards_at_a_time_and_each_once(
     assert_same(tmp_path / STORE, whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("layer", "then"), [(0, "--evict"), (6, "--evict"), (LAYERS - 1, "--evict"), (6, "--engine=streamed")]
 )
@@ -254,6 +255,7 @@ def test_an_interrupt_does_not_wait_for_a_shard(
     assert_same(tmp_path / STORE, whole)
 
 
+@pytest.mark.slow
 def test_a_disk_with_room_for_few_shards(
     hub: Hub, shards: dict[str, int], whole: dict[str, bytes], home: Path, tmp_path: Path
 ) -> None:
@@ -280,6 +282,7 @@ def test_a_disk_with_room_for_few_shards(
         assert_same(disk.copy_out(tmp_path / "finished") / STORE, whole)
 
 
+@pytest.mark.slow
 def test_workers_that_fill_parts_of_a_store_let_shards_pass_on_their_own(
     captures: Captures, hub: Hub, shards: dict[str, int], whole: dict[str, bytes], tmp_path: Path
 ) -> None:

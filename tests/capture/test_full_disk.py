@@ -78,6 +78,7 @@ def file_limit(disk: SmallDisk, arguments: list[str], whole: Path, copies: Path)
     assert assert_committed(Run(disk.copy_out(copies / "limited") / STORE), Run(whole)) >= before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("engine", "kind"), [("resident", "disk"), ("streamed", "disk"), ("lockstep", "disk"), ("streamed", "file")]
 )

@@ -237,6 +237,7 @@ def test_eight_processes_at_once_make_the_store_of_one(
     assert_same_files(tmp_path, alone[engine])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["resident", "streamed"])
 @pytest.mark.parametrize("moment", ["run.zarr/ln_mlp/c.1.0.*", "run.zarr.new-*", "run.zarr/committed/c.0.0"])
 def test_a_part_that_is_killed_is_repeated(
@@ -257,6 +258,7 @@ def test_a_part_that_is_killed_is_repeated(
     assert_same_files(tmp_path, alone[engine])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["resident", "streamed"])
 def test_processes_that_fill_the_same_sequences_do_no_harm(
     engine: str,

@@ -18,6 +18,7 @@ def folder() -> Iterator[Path]:
         yield Path(made)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "engine", "layers"), [("experts", "resident", 3), ("MXFP4", "streamed", 2)])
 def test_as_predicted(name: str, engine: str, layers: int, folder: Path) -> None:
     """Of as few layers as outweigh, together or the largest of them, what Python and torch take."""

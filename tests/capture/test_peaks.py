@@ -41,6 +41,7 @@ def test_peaks_are_those_of_the_slices(name: str, batch_size: int, captured: Cal
     assert_peaks(captured(name, batch_size=batch_size))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 @pytest.mark.parametrize("name", ["olmoe", "gpt_oss", "llama", "opt", "cohere"])
 def test_peaks_in_other_dtypes(name: str, dtype: str, captured: Callable[..., Run]) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from safetensors import safe_open
 
 from schemas import Run
@@ -66,6 +67,7 @@ def assert_finished(folder: Path, whole: dict[str, bytes]) -> None:
         run.read(name)  # and every checksum holds
 
 
+@pytest.mark.slow
 def test_killed_again_and_again(
     captures: Captures, checkpoint: Callable[[str], Path], text: Path, disk_folder: Path
 ) -> None:

@@ -46,6 +46,7 @@ def test_a_bucket_answers_as_the_folder_does(
     assert told(uploaded) == told(local)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("question", [QUESTIONS[0], QUESTIONS[3]], ids=" ".join)
 def test_a_web_server_and_google_answer_as_the_folder_does(
     question: list[str], bucket: str, local: Path, analyze: Command, monkeypatch: pytest.MonkeyPatch
@@ -106,6 +107,7 @@ def cluster(bucket: str, tmp_path: Path) -> Iterator[Path]:
             process.wait(30)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_two_worker_processes_that_read_the_bucket_give_the_same_digits(
     cluster: Path, uploaded: str, local: Path, monkeypatch: pytest.MonkeyPatch

@@ -74,6 +74,7 @@ def test_the_mixture_is_in_mixtrals_own_format(dense: Path, mixture: Path) -> No
     assert facts.active_parameters == before.active_parameters + before.layers * ((TOP_K - 1) * mlp + router)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_both_engines_give_the_same_bits(dtype: str, mixture: Path, captured: Captured) -> None:
     resident, streamed = (
@@ -94,6 +95,7 @@ def test_the_mixture_agrees_with_the_dense_model(engine: str, dense: Path, mixtu
 
 
 # nothing captured comes after the last layer's experts
+@pytest.mark.slow
 @pytest.mark.parametrize(("layer", "matrix"), [(0, "w1"), (1, "w3"), (2, "w2")])
 def test_one_expert_that_is_off_shows(layer: int, matrix: str, dense: Path, mixture: Path, captured: Captured) -> None:
     scale(mixture, f"model.layers.{layer}.block_sparse_moe.experts.1.{matrix}.weight", 1.1)

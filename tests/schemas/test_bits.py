@@ -114,6 +114,7 @@ def test_infinity_and_nan_have_no_finite_value(name: str) -> None:
             bits.magnitude_value(pattern, encoding)
 
 
+@pytest.mark.slow
 @short_names
 @settings(max_examples=15, deadline=None)
 @given(magnitude=magnitudes)

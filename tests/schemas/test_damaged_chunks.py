@@ -50,6 +50,7 @@ def test_a_flip_anywhere_in_a_chunk_is_found(make_store: MakeStore, bits: str, p
         Run(made.path).read("ln_attn_position_peak")
 
 
+@pytest.mark.slow
 def test_a_failed_read_leaves_nothing_running(make_store: MakeStore) -> None:
     """One chunk that fails at once, among many: in a process that then ends, and in threads that fail together."""
     made = make_store(dimensions=Dimensions(60, 1, 64, 512))

@@ -44,6 +44,7 @@ def expected_cell(tensors: list[Any], name: str, skipped: int) -> dict[str, floa
     }
 
 
+@pytest.mark.slow
 @settings(max_examples=6, deadline=None)
 @given(worlds())
 def test_the_table_is_the_oracles(world: World) -> None:

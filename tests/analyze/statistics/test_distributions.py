@@ -23,6 +23,7 @@ from tests.analyze.worlds import World, stored, worlds
 PROBABILITIES = ("0.5", "0", "1", "0.999", "0.25")
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(worlds())
 def test_quantiles_are_exact(world: World) -> None:

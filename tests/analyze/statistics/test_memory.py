@@ -49,6 +49,7 @@ def peak_of(store: Path, limit: int) -> tuple[int, int]:
     return measured, predicted
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_three_times_the_store_takes_the_same_memory(tmp_path: Path) -> None:
     """Of 60 and 180 MB; what is predicted holds, and so does the limit."""

@@ -56,6 +56,7 @@ def test_without_a_hub_what_is_in_the_cache_is_used(run: Callable[..., Ran], hom
             assert not (tmp_path / "new.zarr").exists()
 
 
+@pytest.mark.slow
 def test_offline_is_the_cache_alone(run: Callable[..., Ran], hub: Hub, home: Path, tmp_path: Path) -> None:
     """As HF_HUB_OFFLINE says; a store of the Hub's is continued, and the Hub is asked for nothing."""
     store, cached = tmp_path / "run.zarr", "tiny/cached"
