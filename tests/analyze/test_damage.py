@@ -123,7 +123,7 @@ def test_a_damaged_chunk_is_named(
     store = tmp_path / "damaged.zarr"
     shutil.copytree(noisy_store, store)
     harm(store / chunk)  # type: ignore[operator]
-    status, out, err = analyze("--store", store, *arguments)
+    status, out, err = analyze("--store", store, "--quiet", *arguments)
     assert (status, out) == (2, "")
     assert err.startswith("analyze: error: ")
     assert f"chunk {chunk} ({place})" in err
@@ -136,7 +136,7 @@ def test_a_damaged_chunk_is_one_line_of_error(tmp_path: Path, engine: str) -> No
     write_store(tmp_path / "r", {"ln_attn": np.ones((40, 2, 8, 512), np.float32)})
     name = "ln_attn_layer_peak/c.0.1.0" if engine == "peaks" else "ln_attn/c.0.1.0.0"
     (tmp_path / "r" / name).write_bytes(b"")
-    command = [sys.executable, "-m", "analyze", "--store", str(tmp_path / "r"), "--engine", engine]
+    command = [sys.executable, "-m", "analyze", "--store", str(tmp_path / "r"), "--engine", engine, "-q"]
     for _ in range(4 if engine == "peaks" else 1):
         found = subprocess.run(command, capture_output=True, text=True, check=False)
         assert (found.returncode, found.stdout) == (2, "")

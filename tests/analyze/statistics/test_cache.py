@@ -161,7 +161,7 @@ def test_an_answer_from_the_slices_is_given_again_without_a_pass(
         return sequences
 
     first, again, anew = (
-        [(asdict(replace(one, info=None, plan=None, tally=None)), list(one.features())) for one in found]  # type: ignore[arg-type]
+        [(asdict(replace(one, info=None, plan=None, listing=None)), list(one.features())) for one in found]  # type: ignore[arg-type]
         for found in (
             answer(store, question, watched),
             answer(store, question, watched),
