@@ -314,6 +314,7 @@ VIEWS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("view", "form"), list(itertools.product(VIEWS, FORMATS)))
 def test_every_view_in_every_format(
     analyze: Command, noisy_store: Path, pair: tuple[Path, Path], view: tuple[str, ...], form: str

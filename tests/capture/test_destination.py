@@ -58,6 +58,7 @@ def test_a_store_that_appears_while_the_model_loads_is_kept(
     assert contents(place) == held
 
 
+@pytest.mark.slow
 def test_two_captures_started_together_leave_one_whole_store(
     captures: Captures, folder: Path, text: Path, tmp_path: Path
 ) -> None:
@@ -107,6 +108,7 @@ def test_what_a_killed_replacement_left_is_removed_by_the_next(finished: Path) -
     assert not finished.exists()
 
 
+@pytest.mark.slow
 def test_a_full_output_is_an_error_without_a_traceback(folder: Path, text: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "capture.cli", "--model", folder, "--store", tmp_path / "r.zarr"]
     command += ["--dry-run", "--text", text, *FLAGS]

@@ -108,6 +108,7 @@ def take(checkpoint: Callable[[str], Path], text: Path, tmp_path: Path) -> Take:
     return taken
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["resident", "streamed"])
 def test_parts_make_the_whole_in_any_order(engine: str, take: Take, tmp_path: Path) -> None:
     flags = ("--engine", engine, "--batch-size", 2)
@@ -224,6 +225,7 @@ def parts(arguments: Callable[..., list[str]], engine: str, workers: int = WORKE
     return [arguments(engine, f"{at}:{at + each}/{SEQUENCES}") for at in range(0, SEQUENCES, each)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["resident", "streamed"])
 def test_eight_processes_at_once_make_the_store_of_one(
     engine: str,

@@ -43,6 +43,7 @@ def assert_same_bits(one: Path, other: Path) -> None:
         assert a.read(name).tobytes() == b.read(name).tobytes(), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", [1, 2, 3])
 @pytest.mark.parametrize(("architecture", "engine"), [("qwen3_moe", "streamed"), ("gemma3n", "lockstep")])
 def test_a_crash_costs_one_layer(

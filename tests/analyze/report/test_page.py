@@ -165,6 +165,7 @@ def test_nothing_overflows(browser: Browser, compared_page: Path, width: int) ->
     opened.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "knobs",
     [

@@ -36,6 +36,7 @@ def test_a_hub_that_does_not_serve(
         hub.broken = hub.mute = None
 
 
+@pytest.mark.slow
 def test_without_a_hub_what_is_in_the_cache_is_used(run: Callable[..., Ran], home: Path, tmp_path: Path) -> None:
     store = tmp_path / "run.zarr"
     ran = run("--model", MODEL, "--text", "pydoc", "--store", store)
