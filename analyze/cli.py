@@ -9,9 +9,8 @@ from collections.abc import Iterator, Sequence
 
 from analyze.criteria import criterion_names
 from analyze.flags.knobs import KNOBS, PART_KNOBS, RULE_KNOBS, add_knob_flags
+from analyze.flags.overview import OVERVIEW_EXAMPLES, add_overview_flags, written_overview
 from analyze.flags.passes import add_pass_flags, resources_of
-from analyze.flags.plots import PLOTS_EXAMPLES, add_plots_flag, plotted, require_plots
-from analyze.flags.report import REPORT_EXAMPLES, add_report_flags, reported
 from analyze.flags.views import VIEW_EXAMPLES, add_view_flags, asked_views, view_tables
 from analyze.formats import FORMATS
 from analyze.quantisation.flags import add_quantisation_flags
@@ -61,7 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="analyze",
         usage="analyze --store PATH [PATH ...] [--magnitude M] [options]   (analyze --help lists them)",
         description=_DESCRIPTION,
-        epilog=_EXAMPLES.format(views=f"{VIEW_EXAMPLES}\n{REPORT_EXAMPLES}\n{PLOTS_EXAMPLES}"),
+        epilog=_EXAMPLES.format(views=f"{VIEW_EXAMPLES}\n{OVERVIEW_EXAMPLES}"),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -109,8 +108,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_pass_flags(parser)
     add("-q", "--quiet", action="store_true", help="no progress on stderr")
     add_view_flags(parser)
-    add_report_flags(parser)
-    add_plots_flag(parser)
+    add_overview_flags(parser)
     return parser
 
 
@@ -240,20 +238,16 @@ def _results(arguments: argparse.Namespace) -> Iterator[str]:
     from analyze.thresholds.answers import answer
     from analyze.thresholds.question import ask
 
-    question = ask(arguments.magnitude, **{name: getattr(arguments, name) for name in _KNOBS})
+    knobs = {name: getattr(arguments, name) for name in _KNOBS}
+    question = ask(arguments.magnitude, **knobs)
     progress = silent_progress if arguments.quiet else shown_progress
     resources = resources_of(arguments)
-    seen = None
-    if arguments.plots is not None:
-        require_plots(arguments.plots)
-    if arguments.report is not None:
-        seen = reported(arguments, {name: getattr(arguments, name) for name in _KNOBS}, progress)
-    if arguments.plots is not None:
-        plotted(arguments, {name: getattr(arguments, name) for name in _KNOBS}, progress, seen)
-    if seen is not None and arguments.format == "json":
-        from analyze.overviews.document import json_text
+    if arguments.report is not None or arguments.plots is not None:
+        seen = written_overview(arguments, knobs, progress)
+        if arguments.report is not None and arguments.format == "json":
+            from analyze.overviews.document import json_text
 
-        return iter([json_text(seen)])
+            return iter([json_text(seen)])
     one = len(arguments.store) * len(question.magnitudes) == 1
     listed = lists_features(arguments.format, arguments.features, one)
     results = [

@@ -5,7 +5,7 @@ processor time there and in 0.13 s on a disk, which also has its flushes to wait
 disk. Examples of property tests are the same each time; ``pytest --hypothesis-profile=random`` draws others.
 
 ``make test`` leaves out what is marked ``slow``, which ``make test-all`` runs: tests that take long, marked where they
-stand, and of those that are repeated for each architecture all but the published table's and two that differ most.
+stand, and of those that are repeated for each architecture all but ``REPRESENTATIVE``.
 """
 
 from __future__ import annotations
