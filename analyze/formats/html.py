@@ -11,6 +11,7 @@ from analyze.tables.columns import (
     MAGNITUDE,
     MODEL_COLUMNS,
     RESULT_COLUMNS,
+    SHOWN_FEATURES,
     Column,
     feature_columns,
     rows_of,
@@ -21,8 +22,6 @@ from analyze.tables.wording import notes
 from analyze.thresholds.results import Result
 
 __all__ = ["render_result", "render_tables"]
-
-SHOWN_FEATURES = 10
 
 
 def render_result(result: Result) -> str:

@@ -18,6 +18,7 @@ from analyze.tables.columns import (
     MAGNITUDE,
     MODEL_COLUMNS,
     RESULT_COLUMNS,
+    SHOWN_FEATURES,
     Column,
     compared_columns,
     feature_columns,
@@ -32,8 +33,6 @@ from analyze.tables.wording import notes
 from analyze.thresholds.results import Result
 
 __all__ = ["render", "render_tables"]
-
-_SHOWN_FEATURES = 10
 
 
 def _headline(result: Result) -> str:
@@ -107,7 +106,7 @@ def render(results: Sequence[Result], limit: int | None) -> Iterator[str]:
     if results[0].detail is not None:
         columns = (*name_columns(results), MAGNITUDE, *DETAIL_COLUMNS)
         yield "\n" + _fitted(results, columns, width) + "\n"
-    shown = limit if limit is not None else (_SHOWN_FEATURES if len(results) == 1 else 0)
+    shown = limit if limit is not None else (SHOWN_FEATURES if len(results) == 1 else 0)
     for result in results:
         if shown and result.outliers:
             yield f"\n{title_of(result, results)}: {_shown_words(result, shown)}\n"

@@ -16,6 +16,7 @@ __all__ = [
     "MAGNITUDE",
     "MODEL_COLUMNS",
     "RESULT_COLUMNS",
+    "SHOWN_FEATURES",
     "Column",
     "compared_columns",
     "document_columns",
@@ -28,6 +29,9 @@ __all__ = [
 ]
 
 Row = TypeVar("Row")
+
+SHOWN_FEATURES = 10
+"""How many features of a single result are listed where no number is asked for."""
 
 
 @dataclass(frozen=True)
