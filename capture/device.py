@@ -44,7 +44,9 @@ def choose_device(requested: str) -> torch.device:
     except RuntimeError:
         raise InputError(f"--device {requested}: unknown; use auto, cpu, or an accelerator such as cuda") from None
     if device.type == "cpu":
-        return device
+        if device.index:
+            raise InputError(f"--device {requested}: the processors are one device; use --device cpu")
+        return torch.device("cpu")
     if accelerator is None or device.type != accelerator.type:
         there = accelerator.type if accelerator else "none"
         raise InputError(f"--device {requested}: not available here (accelerator: {there}); use --device cpu")

@@ -222,6 +222,7 @@ def test_a_size_below_one(flag: str, value: int, refuse: Refuse, folder: Path) -
         (["--overlap=-10%"], ["--overlap -10%", "at least 0%"]),
         (["--device", "gpu"], ["--device gpu", "cpu"]),
         (["--device", "cuda:99"], ["--device cuda:99"]),
+        (["--device", "cpu:1"], ["--device cpu:1", "one device"]),
         (["--device", "meta"], ["--device meta"]),
         (["--seed", "-1"], ["--seed -1: must be at least 0"]),
         (["--text", "pydoc", "--sequences", "1000000"], ["windows of 16 tokens", "lower --sequences to"]),
