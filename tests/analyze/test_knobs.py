@@ -206,6 +206,7 @@ def test_counting_and_order_statistics_say_the_same(data: st.DataObject) -> None
             assert all(feature.critical_magnitude is None for feature in other.features())
 
 
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None)
 @given(worlds(), st.sampled_from(SHARES), st.sampled_from(SHARES), st.sampled_from(PRESETS))
 def test_knobs_that_change_nothing_are_answered_from_peaks(

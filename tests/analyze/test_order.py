@@ -75,6 +75,7 @@ def test_counts_in_blocks_of_features_are_those_of_all(table_bytes: int, monkeyp
     assert rows == [row[:length].tolist() for row, length in zip(told, lengths, strict=True)]
 
 
+@pytest.mark.slow
 def test_ten_thousand_magnitudes_take_little_memory() -> None:
     """The whole table of 4,096 features is 313 MiB, the resampled means are 763 MiB, and copies come on top."""
     values = np.random.default_rng(0).integers(0, 2**16, (16, 4096)).astype(np.uint16)

@@ -192,6 +192,7 @@ def read_from(folder: Path, layer: int) -> set[str]:
     return {weight_map[name] for name, match in numbers.items() if match is None or int(match[1]) >= layer}
 
 
+@pytest.mark.slow
 def test_what_the_cache_holds_is_read_there_and_stays(
     captures: Captures, hub: Hub, shards: dict[str, int], whole: dict[str, bytes], home: Path, tmp_path: Path
 ) -> None:
@@ -237,6 +238,7 @@ def test_a_hub_that_goes_away_costs_a_layer(
     assert_same(tmp_path / STORE, whole)
 
 
+@pytest.mark.slow
 def test_an_interrupt_does_not_wait_for_a_shard(
     captures: Captures, hub: Hub, shards: dict[str, int], whole: dict[str, bytes], folder: Path, tmp_path: Path
 ) -> None:

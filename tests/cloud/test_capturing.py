@@ -97,6 +97,7 @@ def test_an_interrupted_copy_is_partial_and_continues(
     assert objects(bucket, "captured/b.zarr") == contents(tmp_path / "runs/b.zarr")
 
 
+@pytest.mark.slow
 def test_workers_on_machines_that_share_nothing_fill_one_store(
     bucket: str, capture: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,6 +114,7 @@ def test_workers_on_machines_that_share_nothing_fill_one_store(
     assert there.keys() == whole.keys()
 
 
+@pytest.mark.slow
 def test_another_run_is_not_written_over(
     bucket: str, capture: Capture, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

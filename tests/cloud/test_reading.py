@@ -146,6 +146,7 @@ def test_peaks_of_a_remote_store_are_asked_for_once(bucket: str, local: Path, an
         assert sum(path.endswith("zarr.json") for path in served.asked) <= 4
 
 
+@pytest.mark.slow
 def test_a_pattern_stands_for_the_stores_of_a_bucket(bucket: str, local: Path, analyze: Command) -> None:
     for place in ("many/a.zarr", "many/b.zarr", "many/b[1].zarr", "many/deep/c.zarr"):
         put_folder(local, bucket, place)

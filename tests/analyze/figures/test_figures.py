@@ -189,6 +189,7 @@ def test_marks_differ_in_every_way() -> None:
     assert len({str(mark(place)) for place in range(100)}) == 100
 
 
+@pytest.mark.slow
 def test_the_same_overview_gives_the_same_bytes(noisy_store: Path) -> None:
     few = overview(noisy_store, 6, engine="peaks")
     assert figure_files(few) == figure_files(few)
