@@ -1,9 +1,10 @@
 """Results that were measured before, kept beside the store, or in the user's cache where that cannot be written.
 
-A result is found again only for the very same store: the name of its file is made of what the statistic's definition
-and selection are, and of every file of the store, its size, inode and times of change. A chunk that was replaced, a
-sequence that was added, a run that was captured anew or copied is another store. Files are written whole or not at all,
-and one that cannot be read is as good as none. docs/decisions/051-cached-statistics.md
+A result is found again only for the very same store and code: the name of its file is made of what the statistic's
+definition and selection are, of every file of the store, its size, inode and times of change, and of the source that
+measures. A chunk that was replaced, a sequence that was added, a run that was captured anew or copied is another store.
+Files are written whole or not at all, and one that cannot be read is as good as none.
+docs/decisions/051-cached-statistics.md
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from analyze.statistics.selection import Chosen
+from analyze.statistics.source_digest import source_digest
 from analyze.statistics.statistic import Statistic
 from schemas.remote import content_digest, is_url
 from schemas.run import Run
@@ -36,7 +38,7 @@ __all__ = ["Cache", "cache_folders"]
 
 Arrays = dict[str, npt.NDArray[Any]]
 
-_FORMAT = 2
+_FORMAT = 3
 _SETTLED_NANOSECONDS = 100_000_000
 """A store that changed less than this ago may change again within the same tick of the clock of its file system."""
 
@@ -45,21 +47,24 @@ class Cache:
     """What is known of one store as it is when this is made."""
 
     def __init__(self, run: Run, chosen: Chosen, enabled: bool = True) -> None:
-        """``enabled``: False finds nothing and keeps nothing."""
+        """``enabled``: False finds nothing and keeps nothing; nor does code that is not what its files say."""
         self._run = run
         self._chosen = chosen
-        self._identity = _identity(run.path) if enabled else None
+        self._code = source_digest() if enabled else None
+        self._identity = None if self._code is None else _identity(run.path)
 
     def find(self, statistic: Statistic) -> xr.Dataset | None:
         """The kept result, or None."""
-        found = self.find_arrays(statistic.definition)
+        definition = _definition(statistic)
+        found = None if definition is None else self.find_arrays(definition)
         return None if found is None else _dataset(found)
 
     def keep(self, statistic: Statistic, result: xr.Dataset) -> None:
         """Keep ``result`` if the store is still what it was, and is not being written right now."""
-        if not result.attrs.get("excluded"):
+        definition = _definition(statistic)
+        if definition is not None and not result.attrs.get("excluded"):
             with contextlib.suppress(TypeError):  # attributes that JSON has no form for
-                self.keep_arrays(statistic.definition, _arrays(result))
+                self.keep_arrays(definition, _arrays(result))
 
     def find_arrays(self, definition: Mapping[str, Any]) -> Arrays | None:
         """What was kept under ``definition``, or None; without xarray, which takes a second to import."""
@@ -86,6 +91,7 @@ class Cache:
     def _key(self, definition: Mapping[str, Any]) -> str:
         key = {
             "format": _FORMAT,
+            "code": self._code,
             "store": self._identity,
             "chosen": asdict(self._chosen),
             "definition": definition,
@@ -93,14 +99,25 @@ class Cache:
         return json.dumps(key, sort_keys=True, default=str)
 
     def _name(self, definition: Mapping[str, Any]) -> str:
-        return f"{str(self._identity)[:16]}-{definition['name']}-{_digest(self._key(definition))[:32]}.npz"
+        return f"{self._start}-{definition['name']}-{_digest(self._key(definition))[:32]}.npz"
+
+    @property
+    def _start(self) -> str:
+        """How the names of all results of this store and code start."""
+        return _digest(f"{self._code} {self._identity}")[:16]
 
     def _forget_others(self, folder: Path) -> None:
-        """Remove results of what the store was before, and what killed processes left."""
+        """Remove results of what the store or the code was before, and what killed processes left."""
         for file in folder.iterdir():
             abandoned = file.suffix == ".partial" and file.stat().st_mtime < time.time() - 3600
-            if abandoned or (file.suffix == ".npz" and not file.name.startswith(str(self._identity)[:16])):
+            if abandoned or (file.suffix == ".npz" and not file.name.startswith(self._start)):
                 file.unlink(missing_ok=True)
+
+
+def _definition(statistic: Statistic) -> dict[str, Any] | None:
+    """What the statistic is, with the code that defines it where that is not this package; None if that is unknown."""
+    code = source_digest(type(statistic))
+    return None if code is None else {**statistic.definition, "code": code}
 
 
 def cache_folders(path: str) -> Iterator[Path]:

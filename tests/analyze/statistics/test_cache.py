@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
@@ -14,12 +16,15 @@ import numpy as np
 import pytest
 
 from analyze.resources import Resources
+from analyze.statistics import cache as caching
 from analyze.statistics import measure as measuring
+from analyze.statistics import source_digest as digesting
 from analyze.statistics.cache import cache_folders
 from analyze.statistics.exceedances import Exceedances
 from analyze.statistics.measure import measure
 from analyze.statistics.moments import Moments
 from analyze.statistics.selection import Selection
+from analyze.statistics.source_digest import source_digest
 from analyze.thresholds.answers import answer
 from analyze.thresholds.question import ask
 from schemas.run import Run, RunWriter
@@ -179,3 +184,88 @@ def test_an_answer_from_the_slices_is_given_again_without_a_pass(
     time.sleep(0.15)
     answer(store, question, watched)  # another store
     assert made
+
+
+COUNTING = """
+from typing import ClassVar
+
+import numpy as np
+
+from analyze.statistics.statistic import Statistic
+
+
+class Counted(Statistic):
+    name: ClassVar[str] = "counted"
+    keeps: ClassVar = frozenset({"site"})
+
+    @property
+    def definition(self):
+        return {"name": self.name, "version": 1}
+
+    def chunk(self, piece):
+        return {"n": np.array((piece.values > LEAST).sum())}
+
+    def combine(self, first, second):
+        return {"n": first["n"] + second["n"]}
+
+    def finalize(self, partials, context):
+        return context.dataset({"n": ((), sum(int(held["n"]) for held in partials.values()))})
+
+
+LEAST = 1
+"""
+
+
+def test_changed_code_finds_nothing_of_the_old(
+    store: Path, tmp_path: Path, passes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A statistic of the same name, version and parameters, of which one number elsewhere in its module changed."""
+    file = tmp_path / "counting_of_this_test.py"
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+    def counted(text: str, age: float = 3600) -> int:
+        file.write_text(text)
+        os.utime(file, (time.time() - age, time.time() - age))
+        sys.modules.pop(file.stem, None)
+        importlib.invalidate_caches()
+        return int(measure(Run(store), [importlib.import_module(file.stem).Counted()])["counted"].n)
+
+    first = counted(COUNTING)
+    assert counted(COUNTING) == first
+    assert passes == [1]
+    other = counted(COUNTING.replace("LEAST = 1", "LEAST = 3"))
+    assert other < first
+    assert passes == [1, 1]
+    assert counted(COUNTING) == first
+    assert passes == [1, 1]
+    counted(COUNTING, age=0)  # newer than what this process read: it may not be what ran
+    assert passes == [1, 1, 1]
+
+
+def test_the_code_of_all_numbers_is_in_the_key(store: Path, passes: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    read = {os.path.relpath(file, digesting._ROOT) for file in digesting._sources()}
+    assert {"analyze/statistics/peak_kernel.py", "analyze/chance/null.py", "schemas/bits.py"} <= read
+    assert not any(file.startswith(("analyze/figures", "analyze/tables")) for file in read)
+    measure(Run(store), [Moments()])
+    monkeypatch.setattr(caching, "source_digest", lambda kind=None: "other code")
+    measure(Run(store), [Moments()])
+    assert len(list(next(cache_folders(str(store))).iterdir())) == 1  # what the code was before is forgotten
+    monkeypatch.setattr(caching, "source_digest", lambda kind=None: None)
+    measure(Run(store), [Moments()])
+    assert passes == [1, 1, 1]
+
+
+def test_a_package_without_its_source_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(digesting, "_ROOT", tmp_path)
+    digesting._own_digest.cache_clear()
+    try:
+        assert source_digest() is None
+        (tmp_path / "schemas").mkdir()
+        (tmp_path / "schemas/a.py").write_text("LEAST = 1")
+        assert source_digest() is None
+        digesting._own_digest.cache_clear()
+        os.utime(tmp_path / "schemas/a.py", (1, 1))
+        assert source_digest() is not None
+    finally:
+        digesting._own_digest.cache_clear()
