@@ -136,10 +136,16 @@ def build_skeleton(folder: Path, dtype: str) -> Skeleton:
 def _is_encoder(model: Any, config: Any) -> bool:
     """True for BERT and its like, which transformers turns into a causal class on request, without a causal mask.
 
-    Their configurations have ``is_decoder`` false, and no attention in them is causal. (GPT-NeoX has the first too.)
+    Their configurations have ``is_decoder`` false, no attention in them is causal, and their layers have the switch,
+    too, or come with a decoder that has. GPT-NeoX and its Japanese kin have the entry alone, and are always causal.
     """
-    return getattr(config, "is_decoder", None) is False and not any(
-        getattr(module, "is_causal", False) for module in model.modules()
+    return (
+        getattr(config, "is_decoder", None) is False
+        and not any(getattr(module, "is_causal", False) for module in model.modules())
+        and (
+            getattr(config, "is_encoder_decoder", False)
+            or any(hasattr(module, "is_decoder") for module in model.modules())
+        )
     )
 
 

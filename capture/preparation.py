@@ -27,6 +27,9 @@ from capture.sites import Site, find_sites
 from capture.snapshot import Snapshot, find_snapshot
 from capture.speed import matmul_flops, slower_than_float32
 from capture.text import TextSource, parse_text
+from capture.weights.converter import Converter
+from capture.weights.recipes import Recipes
+from capture.weights.shards import Shards
 from schemas.bits import encoding_named
 from schemas.errors import InputError
 from schemas.retention import parse_retention
@@ -122,6 +125,19 @@ class Prepared:
             f"this CPU computes {name} {ratio:.0f} times slower than float32: --dtype float32 is faster, of twice the "
             "size, and its numbers are those of float32"
         )
+
+    def require_weights(self) -> None:
+        """Raise InputError where the checkpoint does not fill the model, as the headers of its files tell.
+
+        For ``--dry-run``: what loads weights asks the same. Of weights that are still to come nothing is asked.
+        """
+        snapshot = self.snapshot
+        if not self.missing:
+            return
+        if snapshot.unreachable is not None:
+            snapshot.fetch()
+        if snapshot.revision is None or not snapshot.missing:
+            Recipes(Converter(self.skeleton), Shards.in_folder(snapshot.folder)).require_complete(snapshot.folder)
 
     def shortfalls(self) -> list[str]:
         """Why it cannot fit, one sentence each; empty where it can, or where nothing is left to do."""

@@ -64,6 +64,8 @@ def run_capture(settings: CaptureSettings) -> int:
         print(prepared.description())
     if reasons := prepared.shortfalls():
         raise CapacityError("; ".join(reasons))
+    if settings.dry_run:
+        prepared.require_weights()
     if settings.dry_run and prepared.existing is None and prepared.text.is_remote:
         return 0  # nothing is asked of a text on the Hub; any other is read, and refused, as it will be
     corpus, info = _read_corpus(prepared)

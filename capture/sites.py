@@ -28,6 +28,7 @@ TOKEN_MIXERS = (
     "self_attention",
     "attn",
     "attention",
+    "multi_head_attention",
     "temporal_block",
     "mixer",
     "mamba",

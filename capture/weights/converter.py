@@ -46,7 +46,7 @@ class Converter:
         self.model = skeleton.model
         self.config = skeleton.config
         self.dtype = skeleton.dtype
-        self.is_mxfp4 = skeleton.facts.quantisation == "mxfp4"
+        self.quantisation = skeleton.facts.quantisation
         self._quantizer = _dequantizer(skeleton)
         self._mapping = get_model_conversion_mapping(self.model, None, self._quantizer)
         self.state: dict[str, torch.Tensor] = self.model.state_dict()

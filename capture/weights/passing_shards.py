@@ -18,12 +18,11 @@ from pathlib import Path
 
 import torch
 
-from capture.checkpoint import safetensors_header
 from capture.hub import hub_error, mute_disk_warnings
 from capture.model_facts import Skeleton
 from capture.snapshot import Snapshot
 from capture.weights.layer_weights import LayerWeights
-from capture.weights.shards import Shards, StoredTensor, stored_tensors
+from capture.weights.shards import Shards, StoredTensor, stored_tensors, tensors_in
 from schemas.durable import is_full
 from schemas.errors import CaptureError, InputError
 
@@ -192,7 +191,7 @@ class PassingShards(Shards):
             cause = hub_error(error, snapshot.source.id, "model", snapshot.revision)
             raise CaptureError(f"{file}: {cause}. {again}") from error
         listed = {name: tensor for name, tensor in self.tensors.items() if tensor.file == file}
-        if _tensors_in(path) != listed or path.stat().st_size != snapshot.weights[file].size_bytes:
+        if path.stat().st_size != snapshot.weights[file].size_bytes or tensors_in(path) != listed:
             raise CaptureError(f"{path} is not the file that the Hub lists; remove {self._folder} and try again")
         return path
 
@@ -209,7 +208,7 @@ def _header(snapshot: Snapshot, file: str) -> Mapping[str, StoredTensor]:
     from huggingface_hub.errors import SafetensorsParsingError
 
     if (snapshot.folder / file).is_file():
-        return _tensors_in(snapshot.folder / file)
+        return tensors_in(snapshot.folder / file)
     try:
         about = huggingface_hub.HfApi().parse_safetensors_file_metadata(
             snapshot.source.id, file, revision=snapshot.revision
@@ -226,14 +225,6 @@ def _header(snapshot: Snapshot, file: str) -> Mapping[str, StoredTensor]:
     except Exception as error:  # the Hub's own, and those of the HTTP library underneath
         cause = hub_error(error, snapshot.source.id, "model", snapshot.revision)
         raise InputError(f"--model {snapshot.source.name}: {cause}") from None
-
-
-def _tensors_in(path: Path) -> dict[str, StoredTensor]:
-    """The tensors of a file on this disk; raises InputError for one that is no safetensors file."""
-    try:
-        return stored_tensors(path.name, *safetensors_header(path))
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"{path} is not a readable safetensors file: {error}") from None
 
 
 def _claim(parent: Path) -> tuple[Path, int]:

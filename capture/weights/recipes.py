@@ -15,13 +15,11 @@ import torch
 from capture.sites import decoder_layers
 from capture.weights.converter import Converter
 from capture.weights.placement import NotPlacementError, Piece, Tagged, tagged
-from capture.weights.quantisation import uneven_blocks
+from capture.weights.quantisation import foreign_dtype, uneven_blocks
 from capture.weights.shards import Shards, StoredTensor
 from schemas.errors import InputError
 
 __all__ = ["Group", "Recipe", "Recipes", "Target"]
-
-UNQUANTISED = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 @dataclass(frozen=True)
@@ -41,6 +39,7 @@ class Target:
 class Recipe:
     """What groups of one signature become: ``targets``, empty where ``wrong`` says why nothing fits.
 
+    ``at`` is the position of the tensor that is wrong, where it is known which.
     ``placed``: their elements are moved and cast, no more. ``packed``: MXFP4 blocks and scales. Otherwise the converter
     computes. ``checked`` is set when a layer of this recipe has been compared with the converter's own result.
     """
@@ -49,6 +48,7 @@ class Recipe:
     placed: bool = False
     packed: bool = False
     wrong: str | None = None
+    at: int = 0
     checked: bool = False
 
 
@@ -88,36 +88,36 @@ class Recipes:
             stored = [self.shards.tensors[name] for name in names]
             signature = (shapes[index], target.removeprefix(prefix), _signature((each.name, each) for each in stored))
             if signature not in learned:
-                learned[signature] = self._learn(prefix, stored)
+                learned[signature] = self._learn(prefix, stored, self.converter.state[target].dtype)
             self.groups[index].append(Group(tuple(names), prefix, learned[signature]))
 
     def names(self, index: int | None) -> list[str]:
         """The checkpoint's tensors that layer ``index`` is made of."""
         return [name for group in self.groups[index] for name in group.names]
 
-    def _learn(self, prefix: str, stored: list[StoredTensor]) -> Recipe:
+    def _learn(self, prefix: str, stored: list[StoredTensor], wanted: torch.dtype) -> Recipe:
+        """What becomes of ``stored``, where the model has parameters of dtype ``wanted``."""
+        quantisation = self.converter.quantisation
+        dtypes = {each.name: each.dtype for each in stored} if wanted.is_floating_point else {}
+        wrong = foreign_dtype(quantisation, dtypes) or uneven_blocks(
+            self.converter.config, {each.name: each.shape for each in stored}
+        )
+        if wrong is not None:
+            return _wrong(stored, *wrong)
         tags = {each.name: tagged(str(i), each.shape, each.dtype) for i, each in enumerate(stored)}
         try:
             traced = self.converter.convert(tags)
         except NotPlacementError:  # others the converter has caught, and reports
             traced = None
         if traced is not None and not traced.wrong and _are_placed(traced.parameters):
-            targets = _targets(traced.parameters, prefix)
-            for target in targets:
-                quantised = [p for p in target.pieces if p.part.dtype not in UNQUANTISED]
-                if target.dtype.is_floating_point and quantised:
-                    dtype = str(quantised[0].part.dtype).removeprefix("torch.")
-                    return Recipe(wrong=f"it holds {dtype}, and config.json names no quantisation that explains it")
-            return Recipe(targets, placed=True)
-        uneven = uneven_blocks(self.converter.config, {each.name: each.shape for each in stored})
-        if uneven is not None:
-            return Recipe(wrong=uneven)
+            wrong = foreign_dtype(None, dtypes)  # what is only moved and cast is no quantised weight
+            return Recipe(_targets(traced.parameters, prefix), placed=True) if wrong is None else _wrong(stored, *wrong)
         shapes = {each.name: torch.empty(each.shape, dtype=each.dtype, device="meta") for each in stored}
         converted = self.converter.convert(shapes, device="meta")
         if converted.wrong:
             return Recipe(wrong=next(iter(converted.wrong.values())))
         targets = _targets(converted.parameters, prefix)
-        return Recipe(targets, packed=self.converter.is_mxfp4 and _is_packed(stored, targets))
+        return Recipe(targets, packed=quantisation == "mxfp4" and _is_packed(stored, targets))
 
     def require_complete(self, checkpoint: object) -> None:
         """Raise InputError unless every parameter of the model comes out of the checkpoint, in its shape.
@@ -162,7 +162,8 @@ class Recipes:
             wanted = tuple(self.converter.state[target].shape)
             if stored[0].shape != wanted:
                 return _misshapen(stored[0], wanted)
-        return f"{stored[0].name} in {stored[0].file}: {group.recipe.wrong}"
+        wrong = stored[group.recipe.at]
+        return f"{wrong.name} in {wrong.file}: {group.recipe.wrong}"
 
     def _expected(self, index: int | None, name: str) -> dict[str, tuple[int, ...]] | None:
         """Checkpoint names and shapes of what makes parameter ``name`` of layer ``index``, as another layer has it."""
@@ -178,6 +179,10 @@ class Recipes:
                     here = re.compile(rf"(?<=\.){other}(?=\.)")
                     return {here.sub(str(index), n, count=1): self.shards.tensors[n].shape for n in group.names}
         return None
+
+
+def _wrong(stored: list[StoredTensor], name: str, reason: str) -> Recipe:
+    return Recipe(wrong=reason, at=[each.name for each in stored].index(name))
 
 
 def _signature(items: object) -> tuple[object, ...]:

@@ -20,7 +20,7 @@ import torch
 from capture.checkpoint import safetensors_header, weight_files
 from schemas.errors import InputError
 
-__all__ = ["Shards", "StoredTensor", "stored_tensors"]
+__all__ = ["Shards", "StoredTensor", "stored_tensors", "tensors_in"]
 
 DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
     {
@@ -78,6 +78,25 @@ def stored_tensors(file: str, header: Mapping[str, Any], start: int) -> dict[str
     return tensors
 
 
+def tensors_in(file: Path) -> dict[str, StoredTensor]:
+    """The tensors of a file on this machine, by its header.
+
+    Raises InputError, with the file and the tensor, for one that is no safetensors file, or ends too early.
+    """
+    try:
+        tensors = stored_tensors(file.name, *safetensors_header(file))
+        size = file.stat().st_size
+    except (OSError, ValueError, TypeError, RecursionError, struct.error) as error:
+        raise InputError(f"{file} is not a readable safetensors file: {error}") from None
+    for name, tensor in tensors.items():
+        end = tensor.offset + tensor.size_bytes
+        if end > size:
+            raise InputError(
+                f"{file} is truncated: tensor {name} ends at byte {end:,} and the file at {size:,}; fetch it again"
+            )
+    return tensors
+
+
 class _Lazy:
     """A tensor of a checkpoint that is read when it is indexed, as transformers' converter takes it."""
 
@@ -110,19 +129,7 @@ class Shards:
         """Those of a local checkpoint; raises InputError, with the file and the tensor, for one that is incomplete."""
         tensors: dict[str, StoredTensor] = {}
         for file in weight_files(folder):
-            try:
-                header, start = safetensors_header(file)
-                found = stored_tensors(file.name, header, start)
-                size = file.stat().st_size
-            except (OSError, ValueError, TypeError, RecursionError, struct.error) as error:
-                raise InputError(f"{file} is not a readable safetensors file: {error}") from None
-            for name, tensor in found.items():
-                if tensor.offset + tensor.size_bytes > size:
-                    raise InputError(
-                        f"{file} is truncated: tensor {name} ends at byte {tensor.offset + tensor.size_bytes:,} and "
-                        f"the file at {size:,}; fetch it again"
-                    )
-            tensors.update(found)
+            tensors.update(tensors_in(file))
         return cls(tensors, folder.joinpath)
 
     def read_into(self, name: str, buffer: memoryview, start: int = 0) -> None:

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from capture.checkpoint import INDEX
+from capture.cli import main
 from tests.capture.refused import as_nobody, refused, tree
 from tests.checkpoints import MAXIMUM_POSITIONS, write_checkpoint
 
@@ -45,6 +46,17 @@ def edit(file: Path, **entries: object) -> None:
     """Replace entries of a JSON file; None removes one."""
     held = {**json.loads(file.read_text()), **entries}
     file.write_text(json.dumps({key: value for key, value in held.items() if value is not None}))
+
+
+def spoil(folder: Path, name: str, change: Callable[[torch.Tensor], torch.Tensor | None]) -> None:
+    """Change one tensor of a checkpoint of one file; None removes it."""
+    state: dict[str, torch.Tensor | None] = dict(load_file(folder / "model.safetensors"))
+    state[name] = change(state[name])
+    save_file(
+        {key: value for key, value in state.items() if value is not None},
+        folder / "model.safetensors",
+        metadata={"format": "pt"},
+    )
 
 
 def test_an_unknown_model(refuse: Refuse) -> None:
@@ -81,13 +93,38 @@ def test_a_folder_of_gguf_files(refuse: Refuse, tmp_path: Path) -> None:
 
 
 def test_float8_weights_that_no_configuration_explains(refuse: Refuse, folder: Path) -> None:
-    state = load_file(folder / "model.safetensors")
     name = "model.layers.2.mlp.down_proj.weight"
-    state[name] = state[name].to(torch.float8_e4m3fn)
-    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    spoil(folder, name, lambda tensor: tensor.to(torch.float8_e4m3fn))
     message = refuse(folder)
     assert f"{name} in model.safetensors: it holds float8_e4m3fn" in message
     assert "config.json names no quantisation" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "said"),
+    [
+        ("mlp.router.weight", torch.int32, "it holds int32, where mxfp4 checkpoints have a float that is no quantised"),
+        ("mlp.experts.down_proj_blocks", torch.int8, "it holds int8, where mxfp4 checkpoints have uint8"),
+        ("mlp.experts.down_proj_scales", torch.bfloat16, "it holds bfloat16, where mxfp4 checkpoints have uint8"),
+    ],
+)
+def test_a_dtype_that_mxfp4_does_not_explain(
+    name: str, dtype: torch.dtype, said: str, refuse: Refuse, checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    packed = shutil.copytree(checkpoint("gpt_oss"), tmp_path / "packed")
+    full = f"model.layers.1.{name}"
+    spoil(packed, full, lambda tensor: tensor.to(dtype))
+    for engine in ("resident", "streamed"):
+        assert f"{full} in model.safetensors: {said}" in refuse(packed, "--engine", engine)
+
+
+def test_integers_among_the_experts_are_named(
+    refuse: Refuse, checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    mixture = shutil.copytree(checkpoint("mixtral"), tmp_path / "mixture")
+    name = "model.layers.1.block_sparse_moe.experts.2.w3.weight"
+    spoil(mixture, name, lambda tensor: tensor.int())
+    assert f"model: {name} in model.safetensors: it holds int32, and config.json names no" in refuse(mixture)
 
 
 def test_a_missing_shard(refuse: Refuse, tmp_path: Path) -> None:
@@ -130,18 +167,35 @@ def test_a_truncated_checkpoint(kept: int, refuse: Refuse, folder: Path) -> None
     assert "model.safetensors is" in refuse(folder)
 
 
-def test_a_checkpoint_without_one_tensor(refuse: Refuse, folder: Path) -> None:
-    state = load_file(folder / "model.safetensors")
-    del state["model.layers.2.mlp.down_proj.weight"]
-    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-    assert "does not fill the model: model.layers.2.mlp.down_proj.weight is missing" in refuse(folder)
+DOWN = "model.layers.2.mlp.down_proj.weight"
 
 
-def test_a_checkpoint_with_a_tensor_of_another_shape(refuse: Refuse, folder: Path) -> None:
-    state = load_file(folder / "model.safetensors")
-    state["model.layers.2.mlp.down_proj.weight"] = state["model.layers.2.mlp.down_proj.weight"][:-1].clone()
-    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-    assert "model.layers.2.mlp.down_proj.weight in model.safetensors is [31, 48], not [32, 48]" in refuse(folder)
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda tensor: None, f"{DOWN} is missing"),
+        (lambda tensor: tensor[:-1].clone(), f"{DOWN} in model.safetensors is [31, 48], not [32, 48]"),
+        (lambda tensor: tensor.long(), f"{DOWN} in model.safetensors: it holds int64"),
+    ],
+    ids=["missing", "shape", "dtype"],
+)
+def test_a_checkpoint_that_does_not_fill_the_model(
+    change: Callable[[torch.Tensor], torch.Tensor | None],
+    said: str,
+    refuse: Refuse,
+    folder: Path,
+    text: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Refused by the dry run, too, which prints what it has planned first."""
+    spoil(folder, DOWN, change)
+    message = refuse(folder)
+    assert f"the checkpoint does not fill the model: {said}" in message
+    given = ["--model", folder, "--text", text, "--sequences", 2, "--length", 16, "--dry-run"]
+    assert main([str(word) for word in given]) == 2
+    printed = capsys.readouterr()
+    assert "parameters" in printed.out
+    assert printed.err == f"capture: error: {message}\n"
 
 
 @pytest.mark.parametrize(
@@ -165,7 +219,7 @@ def test_a_model_that_predicts_no_next_token(model_type: str, refuse: Refuse, fo
     assert f"{model_type} is no causal language model" in message
 
 
-@pytest.mark.parametrize("model_type", ["bert", "roberta"])
+@pytest.mark.parametrize("model_type", ["bert", "roberta", "megatron-bert"])
 def test_an_encoder(model_type: str, refuse: Refuse, folder: Path) -> None:
     """transformers makes a causal model of these when asked; a checkpoint of the encoder is none."""
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}

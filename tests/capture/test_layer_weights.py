@@ -123,7 +123,7 @@ def test_an_accelerator_reads_into_memory_of_the_host_and_copies(
 
     monkeypatch.setattr(arena, "staging_buffer", lambda size_bytes, device: torch.empty(size_bytes, dtype=torch.uint8))
     monkeypatch.setattr(arena, "copied_aside", copy)
-    model = whole_model(weights._folder, "bfloat16", mxfp4=weights._converter.is_mxfp4)
+    model = whole_model(weights._folder, "bfloat16", mxfp4=weights._converter.quantisation == "mxfp4")
     for index in range(len(weights.layers)):
         weights.load_layer(index)
         for loaded in (index - 1, index) if index else (index,):

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from schemas import Run
 from tests.capture.captures import POSITIONS, SEQUENCES, capture
-from tests.checkpoints import ARCHITECTURES, SITES
+from tests.checkpoints import ARCHITECTURES, SITES, VOCABULARY_SIZE, write_tokenizer
 
 PATTERNS = {torch.bfloat16: torch.int16, torch.float16: torch.int16, torch.float32: torch.int32}
 
@@ -113,6 +114,59 @@ def test_one_token_is_a_sequence(name: str, checkpoint: Callable[[str], Path], t
     assert run.read("ln_attn").shape == (run.info.model.layers, 2, 1, 32)
     np.testing.assert_array_equal(run.read("ln_attn_layer_peak"), run.read("ln_attn")[:, :, 0] & 0x7FFF)
     assert np.isnan(run.read("token_nll")).all()
+
+
+SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 320, "eos_token_id": 0}
+
+
+@pytest.mark.parametrize(
+    ("model_type", "sizes", "layers", "mixer", "mlp"),
+    [
+        # Its configuration says is_decoder = false, as an encoder's does.
+        ("gpt_neox_japanese", SMALL, "gpt_neox_japanese.layers", "attention", "mlp"),
+        # It names no layer class, and hands its attention one tensor three times.
+        (
+            "ctrl",
+            {"n_embd": 32, "n_layer": 2, "n_head": 4, "dff": 48, **SMALL},
+            "transformer.h",
+            "multi_head_attention",
+            "ffn",
+        ),
+    ],
+)
+def test_models_that_differ_from_the_usual(
+    model_type: str, sizes: dict[str, int], layers: str, mixer: str, mlp: str, text: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **sizes), dtype=torch.bfloat16).eval()
+    model.save_pretrained(folder)
+    write_tokenizer(folder, VOCABULARY_SIZE, adds_bos=False)
+    runs = {}
+    for engine in ("resident", "streamed"):
+        assert capture(folder, tmp_path / engine, text, "--sequences", 2, "--length", 16, "--engine", engine) == 0
+        runs[engine] = Run(tmp_path / engine)
+    entered: dict[tuple[str, int], np.ndarray[Any, Any]] = {}
+
+    def keep(site: str, layer: int) -> Any:
+        def hook(module: Any, arguments: Any, keywords: Any) -> None:
+            entered[site, layer] = patterns((*arguments, *keywords.values())[0][0])
+
+        return hook
+
+    for layer, block in enumerate(model.get_submodule(layers)):
+        for site, child in (("ln_attn", mixer), ("ln_mlp", mlp)):
+            block.get_submodule(child).register_forward_pre_hook(keep(site, layer), with_kwargs=True)
+    ids = torch.from_numpy(runs["resident"].read("token_id")[:1]).long()
+    with torch.inference_mode():
+        logits = model(ids).logits
+        expected = dict(entered)
+        ids[0, -1] += 1
+        assert model(ids).logits[:, :-1].equal(logits[:, :-1])  # no token sees those that follow
+    assert len(expected) == 4
+    for run in runs.values():
+        for (site, layer), values in expected.items():
+            np.testing.assert_array_equal(run.read(site, (layer, 0)).view(values.dtype), values)
 
 
 @pytest.mark.parametrize("site", SITES)
