@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -23,7 +23,7 @@ from schemas.errors import InputError
 from schemas.provenance import ModelInfo
 from schemas.run import Run
 
-__all__ = ["emergence", "family_of", "median_magnitude"]
+__all__ = ["emergence", "emergence_of", "family_of", "median_magnitude"]
 
 FROM_SLICES = "slices: median of |x| over the feature's hits in all cells"
 FROM_PEAKS = "peaks: median, over the positions that it hits, of its largest |x| in any cell"
@@ -72,11 +72,17 @@ def emergence(
     found = answers(runs, magnitude, progress=progress, resources=resources, **knobs)
     if len(found[0]) > 1:
         raise InputError(f"emergence() shows one magnitude, not {len(found[0])}: ask for each by itself")
-    labels = run_labels(found)
+    return emergence_of([results[0] for results in found], families, progress, resources)
+
+
+def emergence_of(
+    firsts: Sequence[Result], families: Mapping[str, str] | None, progress: Progress, resources: Resources
+) -> xr.Dataset:
+    """The same of a result of each run, all at one magnitude."""
+    labels = run_labels([[first] for first in firsts])
     named = dict(families or {})
     if unknown := [name for name in named if name not in labels]:
         raise InputError(f"families names {unknown[0]!r}, which is no run here; they are: {', '.join(labels)}")
-    firsts = [results[0] for results in found]
     kinds = [named.get(name) or family_of(first.info.model) for name, first in zip(labels, firsts, strict=True)]
     models = [first.info.model for first in firsts]
     order = sorted(

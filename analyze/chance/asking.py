@@ -172,7 +172,7 @@ def saturation(
     of = list(plan.threshold_of)
     met = _alone(plan, levels)
     means = np.array([subset_means(met[:, :, t]) for t in range(len(plan.thresholds))])[of]
-    limits = np.array([subset_intervals(met[:, :, t], orders, seed) for t in range(len(plan.thresholds))])[of]
+    limits = subset_intervals(met, orders, seed)[of]
     drawn = np.arange(1, len(plan.sequences) + 1)
     axes = ("magnitude", "drawn")
     return xr.Dataset(

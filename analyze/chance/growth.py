@@ -16,6 +16,8 @@ __all__ = ["first_sequences", "pair_counts", "subset_intervals", "subset_means"]
 Counts = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
+_ORDERS_AT_ONCE = 500
+
 
 def pair_counts(met: Bools) -> tuple[Counts, Counts]:
     """Sizes of the intersection and of the union of each two rows of (sequence, feature): (sequence, sequence) each.
@@ -53,14 +55,33 @@ def subset_means(met: Bools) -> list[float]:
 
 
 def subset_intervals(met: Bools, orders: int, seed: int) -> npt.NDArray[np.float64]:
-    """The 95% percentile interval of the same count over ``orders`` random orders of the sequences: (n, 2)."""
+    """The 95% percentile interval of the same count over ``orders`` random orders of the sequences.
+
+    (sequence, feature, level) -> (level, n, 2); every level sees the same orders. Features are bits of words: of 4,096
+    features, 16 sequences, 41 levels and 1,000 orders it takes 0.4 s, against 34 s a feature a byte.
+    """
+    sequences, _, levels = met.shape
     generator = np.random.default_rng(seed)
-    counts = np.empty((orders, len(met)), np.int64)
-    for row in range(orders):
-        seen = np.logical_or.accumulate(met[generator.permutation(len(met))], axis=0)
-        counts[row] = seen.sum(axis=1)
-    limits: npt.NDArray[np.float64] = np.percentile(counts, [2.5, 97.5], axis=0).T
+    order = np.array([generator.permutation(sequences) for _ in range(orders)])
+    limits = np.empty((levels, sequences, 2))
+    for level in range(levels):
+        words = _words(met[:, :, level])
+        counts = np.empty((orders, sequences), np.int64)
+        for start in range(0, orders, _ORDERS_AT_ONCE):
+            block = order[start : start + _ORDERS_AT_ONCE]
+            seen = np.zeros((len(block), words.shape[1]), np.uint64)
+            for n in range(sequences):
+                seen |= words[block[:, n]]
+                counts[start : start + _ORDERS_AT_ONCE, n] = np.bitwise_count(seen).sum(axis=1)
+        limits[level] = np.percentile(counts, [2.5, 97.5], axis=0).T
     return limits
+
+
+def _words(met: Bools) -> npt.NDArray[np.uint64]:
+    """(sequence, feature) as (sequence, word), 64 features in each; those met nowhere are left out."""
+    bits = np.packbits(met[:, met.any(axis=0)], axis=1)
+    padded: npt.NDArray[np.uint8] = np.ascontiguousarray(np.pad(bits, ((0, 0), (0, -bits.shape[1] % 8))))
+    return padded.view(np.uint64)
 
 
 def first_sequences(plan: Plan, levels: Levels) -> Counts:

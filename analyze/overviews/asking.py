@@ -12,7 +12,7 @@ from typing import Any
 
 import xarray as xr
 
-from analyze.between.emergence import emergence
+from analyze.between.emergence import emergence_of
 from analyze.chance.asking import saturation
 from analyze.opened import path_of
 from analyze.overviews.features import feature_views, listed_features
@@ -131,7 +131,7 @@ def overview(
         made_by=f"outlier-features {metadata.version('outlier-features')}",
         asked=asked,
         stores=tuple(stores),
-        emergence=_emergence(paths, question, place, knobs, progress, resources),
+        emergence=_emergence([found[place] for found in results], progress, resources),
         notes=tuple(comparison_notes(infos, plans, labels)),
     )
 
@@ -223,24 +223,16 @@ def _saturation(
     )
 
 
-def _emergence(
-    paths: Sequence[str],
-    question: Question,
-    place: int,
-    knobs: dict[str, Any],
-    progress: Progress,
-    resources: Resources,
-) -> Emergence | Absent:
-    if len(paths) < 2:
+def _emergence(firsts: Sequence[Result], progress: Progress, resources: Resources) -> Emergence | Absent:
+    if len(firsts) < 2:
         return Absent("Emergence is seen between models: name several stores.")
-    magnitude = decimal_text(question.magnitudes[place])
-    found = unless_absent(lambda: emergence(paths, magnitude, progress=progress, resources=resources, **knobs))
+    found = unless_absent(lambda: emergence_of(firsts, None, progress, resources))
     if isinstance(found, Absent):
         return found
     names = tuple(str(name) for name in (*found.coords, *found.data_vars))
     columns = [found[name].values.tolist() for name in names]
     return Emergence(
-        magnitude=magnitude,
+        magnitude=decimal_text(firsts[0].magnitude),
         names=names,
         rows=tuple(zip(*columns, strict=True)),
         median_from=tuple(dict.fromkeys(words for words in found.median_from.values.tolist() if words)),

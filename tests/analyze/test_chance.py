@@ -132,16 +132,21 @@ def test_the_first_sequences_count_as_a_store_of_them_alone(tmp_path: Path, pres
 @settings(deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 6), st.floats(0, 1))
 def test_overlap_and_growth_are_those_of_sets(seed: int, sequences: int, share: float) -> None:
-    met = np.random.default_rng(seed).random((sequences, 8)) < share
+    met = np.random.default_rng(seed).random((sequences, 70)) < share
     sets = [set(np.flatnonzero(row).tolist()) for row in met]
     both, either = pair_counts(met)
     for (i, a), (j, b) in itertools.product(enumerate(sets), repeat=2):
         assert (both[i, j], either[i, j]) == (len(a & b), len(a | b))
-    limits = subset_intervals(met, 200, 0)
+    limits = subset_intervals(np.stack([met, ~met], axis=2), 200, 0)
+    draws = np.random.default_rng(0)
+    orders = [draws.permutation(sequences).tolist() for _ in range(200)]
+    for level, rows in enumerate((sets, [set(range(70)) - one for one in sets])):
+        for n in range(1, sequences + 1):
+            drawn = [len(set().union(*(rows[q] for q in order[:n]))) for order in orders]
+            assert limits[level, n - 1].tolist() == np.percentile(drawn, [2.5, 97.5]).tolist()
     for n, mean in enumerate(subset_means(met), start=1):
         subsets = [len(set().union(*some)) for some in itertools.combinations(sets, n)]
         assert mean == float(Fraction(sum(subsets), len(subsets)))
-        assert min(subsets) <= limits[n - 1, 0] <= limits[n - 1, 1] <= max(subsets)
 
 
 def test_datasets_of_chance_say_what_kernels_say(noisy_store: Path) -> None:
