@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -17,7 +18,7 @@ from analyze.resources import DEFAULT_RESOURCES, Resources, whole
 from analyze.tables.likeness import comparison_notes
 from analyze.tables.names import model_labels
 from analyze.tables.wording import definition_words, shares_words
-from analyze.thresholds.answers import refuse_zero_with_nan, require_critical, tallied
+from analyze.thresholds.answers import refuse_zero_with_nan, tallied
 from analyze.thresholds.asking import AnyRun, magnitude_words
 from analyze.thresholds.plan import Plan, make_plan
 from analyze.thresholds.question import Question, ask
@@ -28,6 +29,10 @@ from schemas.run import Run
 __all__ = ["diff"]
 
 Patterns = npt.NDArray[Any]
+Bools = npt.NDArray[np.bool_]
+
+_LEAST = "1e-60"
+"""A magnitude that every value but 0 reaches, whatever its encoding."""
 
 
 def diff(
@@ -51,6 +56,10 @@ def diff(
     ``abs(moved)`` over units in both, and ``unmoved``, how many units in both did not move. Every critical magnitude of
     every unit, counted or not, is compared by ``largest_move`` and ``all_equal``.
 
+    Where each magnitude is answered by counts there are no critical magnitudes. Then ``peak_first`` and
+    ``peak_second``, the largest ``|X|`` of the unit in each, stand in their place, and what moved is the peak.
+    Attribute ``moved_of`` says which of the two it is.
+
     (Sequence, feature) pairs are matched by their sequence's number, over the sequences that both runs have; attribute
     ``notes`` says where those are not the same tokens. Raises InputError where the runs have different numbers of
     features, StoreError and so on as ``answer``.
@@ -71,44 +80,70 @@ def diff(
             f"{runs[0].path} has {sizes[0]:,} features and {runs[1].path} {sizes[1]:,}: they cannot be told apart one "
             "by one. --diff compares runs of one model, or of models with the same hidden size"
         )
-    lowest = ask(_lowest(runs, question), **knobs)
-    plans = [make_plan(run, lowest) for run in runs]
-    criticals = [
-        _critical(run, plan, question, progress, whole(resources)) for run, plan in zip(runs, plans, strict=True)
-    ]
+    plans = [make_plan(run, question) for run in runs]
+    by_count = any(plan.by_count for plan in plans)
+    if by_count:
+        plans = [plan if plan.by_count else _by_count(run, question) for run, plan in zip(runs, plans, strict=True)]
+    else:
+        lowest = ask(_lowest(runs, plans, question), **knobs)
+        plans = [make_plan(run, lowest) for run in runs]
+    take = _counted if by_count else _critical
+    sides = [take(run, plan, question, progress, whole(resources)) for run, plan in zip(runs, plans, strict=True)]
     shared = sorted(set(plans[0].sequences) & set(plans[1].sequences))
     pairs = question.definition.unit == "sequence-feature"
     if pairs:
         if not shared:
             raise InputError(f"{runs[0].path} and {runs[1].path} have no complete sequence in common: capture more")
-        criticals = [c[[p.sequences.index(q) for q in shared]] for c, p in zip(criticals, plans, strict=True)]
-    values = [_decoded(c, plan.encoding) for c, plan in zip(criticals, plans, strict=True)]
-    met = [c >= threshold_bits(question.magnitudes[0], p.encoding) for c, p in zip(criticals, plans, strict=True)]
-    return _dataset(runs, plans, question, shared if pairs else None, values, met)
+        rows = [[plan.sequences.index(sequence) for sequence in shared] for plan in plans]
+        sides = [(patterns[own], met[own]) for (patterns, met), own in zip(sides, rows, strict=True)]
+    values = [_decoded(patterns, plan.encoding) for (patterns, _), plan in zip(sides, plans, strict=True)]
+    of = "peak" if by_count else "critical"
+    return _dataset(runs, plans, question, shared if pairs else None, of, values, [met for _, met in sides])
 
 
-def _lowest(runs: tuple[Run, Run], question: Question) -> str:
-    """The magnitude from which critical magnitudes are known: 0, or the largest floor where slices are read.
+def _lowest(runs: tuple[Run, Run], plans: list[Plan], question: Question) -> str:
+    """The magnitude from which critical magnitudes are known: the least, or the largest floor where slices are read.
 
-    A question below the floor is put as it is, and refused where it is planned.
+    In units of gain, a floor is another magnitude for each feature: there it is the question's own.
     """
     floors = [Fraction(run.retention.floor or 0) for run in runs]
-    if question.engine != "slices" or not any(floors):
-        return "0"
-    return decimal_text(min(max(floors), question.magnitudes[0]))
+    if not any(floors) or all(plan.count_engine == "peaks" for plan in plans):
+        return _LEAST
+    own = question.magnitudes[0]
+    return decimal_text(own if question.in_gain_units else min(max(floors), own))
 
 
-def _critical(run: Run, plan: Plan, question: Question, progress: Progress, resources: Resources) -> Patterns:
-    """Critical patterns of every unit: (sequence, feature), or (feature,) where a feature counts once."""
-    require_critical(plan)
+def _by_count(run: Run, question: Question) -> Plan:
+    """The plan of a question that counts decide in the other run, where a share is more than one hit."""
+    return replace(make_plan(run, replace(question, engine="slices")), by_count=True)
+
+
+def _counted(
+    run: Run, plan: Plan, question: Question, progress: Progress, resources: Resources
+) -> tuple[Patterns, Bools]:
+    """Peaks of every unit and whether it counts: (sequence, feature), or (feature,) where a feature counts once."""
+    tally = tallied(run, plan, progress, resources, [])
+    refuse_zero_with_nan(run, plan, tally.nonfinite)
+    assert tally.largest is not None
+    if question.definition.unit == "sequence-feature":
+        return tally.largest, tally.met_alone(0, plan.thresholds[0])
+    met = np.zeros(plan.dimensions.features, np.bool_)
+    met[tally.units.feature[tally.units.rows(0, plan.thresholds[0])]] = True
+    return tally.largest.max(axis=0), met
+
+
+def _critical(
+    run: Run, plan: Plan, question: Question, progress: Progress, resources: Resources
+) -> tuple[Patterns, Bools]:
+    """Critical patterns of every unit and whether it counts; shaped as those of ``_counted``."""
     tally = tallied(run, plan, progress, resources, [])
     if question.magnitudes[0] == 0:
-        refuse_zero_with_nan(run, plan, tally.nonfinite)
-    if question.definition.unit == "sequence-feature":
-        return tally.critical
-    critical = np.zeros(plan.dimensions.features, plan.encoding.unsigned)
-    critical[tally.units.feature] = tally.units.critical
-    return critical
+        refuse_zero_with_nan(run, make_plan(run, question), tally.nonfinite)
+    critical = tally.critical
+    if question.definition.unit == "feature":
+        critical = np.zeros(plan.dimensions.features, plan.encoding.unsigned)
+        critical[tally.units.feature] = tally.units.critical
+    return critical, critical >= threshold_bits(question.magnitudes[0], plan.encoding)
 
 
 def _decoded(patterns: Patterns, encoding: Encoding) -> npt.NDArray[np.float64]:
@@ -120,6 +155,7 @@ def _dataset(
     plans: list[Plan],
     question: Question,
     sequences: list[int] | None,
+    of: str,
     values: list[npt.NDArray[np.float64]],
     met: list[npt.NDArray[np.bool_]],
 ) -> xr.Dataset:
@@ -150,8 +186,8 @@ def _dataset(
     either = int(where.size)
     return xr.Dataset(
         {
-            "critical_first": ("unit", first[order]),
-            "critical_second": ("unit", second[order]),
+            f"{of}_first": ("unit", first[order]),
+            f"{of}_second": ("unit", second[order]),
             "moved": ("unit", moved[order]),
             "ratio": ("unit", ratio[order]),
             "counts_in": ("unit", where[order].astype(str)),
@@ -171,6 +207,7 @@ def _dataset(
             "definition": question.definition.preset,
             "unit": question.definition.unit,
             "magnitude": float(question.magnitudes[0]),
+            "moved_of": "peak" if of == "peak" else "critical magnitude",
             "words": definition_words(plans[0], f"{float(question.magnitudes[0]):g}"),
             "shares": [shares_words(plan) for plan in plans],
             "notes": notes,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -17,6 +18,9 @@ from analyze.resources import DEFAULT_RESOURCES, Resources
 from analyze.tables.likeness import comparison_notes, precision_words
 from analyze.thresholds.answers import peak_source
 from analyze.thresholds.asking import AnyRun, sweep_dataset
+from analyze.thresholds.definitions import ONE_HIT
+from analyze.thresholds.known_numbers import Numbers, known_numbers
+from analyze.thresholds.plan import Plan, make_plan
 from analyze.thresholds.results import Result
 from schemas.bits import Encoding, magnitude_value
 from schemas.errors import InputError
@@ -55,7 +59,8 @@ def emergence(
     ``unique_features``, ``outliers_per_sequence``, ``mean_layer_percent``, ``mean_position_percent``;
     ``largest_feature``: the feature of the counted unit with the largest critical magnitude, -1 where nothing is
     counted, and ``critical_magnitude``, that unit's; ``median_magnitude``, of that feature's hits in all analysed
-    sequences, NaN where there is none.
+    sequences, NaN where there is none. Where each magnitude is answered by counts there are no critical magnitudes
+    (NaN), and it is the unit with the largest peak.
 
     Where the median comes from: with ``details=True`` from the slices, the exact median of ``|x|`` over all hits in
     all cells. Otherwise from the peaks, which know only the largest ``|x|`` of a position over the cells: the median
@@ -141,7 +146,7 @@ def median_magnitude(
     """
     plan, pattern = result.plan, result.plan.thresholds[result.threshold]
     run = Run(result.store)
-    if result.detail is not None and not plan.question.in_gain_units:
+    if result.detail is not None:
         from analyze.statistics.feature_hits import FeatureHits
         from analyze.statistics.measure import measure
         from analyze.statistics.selection import Selection
@@ -154,14 +159,29 @@ def median_magnitude(
             sequences=plan.sequences,
             positions=(chosen.start, chosen.stop),
             tokens=chosen.tokens,
+            in_gain_units=chosen.in_gain_units,
             partial=plan.partial,
         )
         return float(
             measure(run, [hits], selection, progress=progress, **resources.options())[hits.name]["median"]
         ), FROM_SLICES
-    held = [peaks.position[:, feature] for peaks in peak_source(run, plan, progress, resources)()]
-    values = np.concatenate(held)
-    return _median(np.sort(values[values >= pattern]), plan.encoding), FROM_PEAKS
+    union = _union(run, plan)
+
+    def measured() -> Numbers:
+        held = [peaks.position[:, feature] for peaks in peak_source(run, union, progress, resources)()]
+        values = np.concatenate(held)
+        return {"median": np.array(_median(np.sort(values[values >= pattern]), plan.encoding))}
+
+    if union.count_engine == "peaks" or resources.skip_corrupt:  # quick, or not of all the data
+        return float(measured()["median"]), FROM_PEAKS
+    given = {"feature": feature, "pattern": pattern}
+    return float(known_numbers(run, union, resources.cache, "median", measured, **given)["median"]), FROM_PEAKS
+
+
+def _union(run: Run, plan: Plan) -> Plan:
+    """The plan of position peaks alone: no coverage and no minimum changes them."""
+    definition = replace(plan.question.definition, position_coverage="union", minimum_hits=ONE_HIT)
+    return make_plan(run, replace(plan.question, definition=definition))
 
 
 def _median(ascending: npt.NDArray[Any], encoding: Encoding) -> float:

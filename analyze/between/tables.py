@@ -169,8 +169,10 @@ def diff_tables(found: xr.Dataset, limit: int | None = None) -> list[Table]:
     summary = _row(
         found, ("both", "first_only", "second_only", "jaccard", "unmoved", "median_moved", "largest_move", "all_equal")
     )
+    moved_of = found.attrs["moved_of"]
+    first_name, second_name = (f"{moved_of.split()[0]}_{side}" for side in ("first", "second"))
     names = (*(("sequence",) if pairs else ()), "feature", "counts_in")
-    names = (*names, "critical_first", "critical_second", "moved", "ratio")
+    names = (*names, first_name, second_name, "moved", "ratio")
     rows = tuple(_row(found.isel(unit=i), names) for i in range(kept))
     what = "pairs" if pairs else "features"
     listed = f"{kept:,} of {found.sizes['unit']:,}" if kept < found.sizes["unit"] else f"all {kept:,}"
@@ -199,8 +201,13 @@ def diff_tables(found: xr.Dataset, limit: int | None = None) -> list[Table]:
                     if len(set(found.attrs["shares"])) == 1
                     else tuple(f"{n}: {words}." for n, words in zip("AB", found.attrs["shares"], strict=True))
                 ),
-                "Unmoved: critical magnitudes that are equal in both, exactly; median move: of the units in both. "
+                f"Unmoved: {moved_of}s that are equal in both, exactly; median move: of the units in both. "
                 "Largest move, all equal: of every unit there is, counted or not.",
+                *(
+                    ("Each magnitude is answered by counts of its own hits: there are no critical magnitudes.",)
+                    if moved_of == "peak"
+                    else ()
+                ),
                 *found.attrs["notes"],
             ),
         ),
@@ -211,8 +218,8 @@ def diff_tables(found: xr.Dataset, limit: int | None = None) -> list[Table]:
                 *((Field("sequence", "Sequence"),) if pairs else ()),
                 Field("feature", "Feature", str),
                 Field("counts_in", "In", lambda v: words[str(v)], right=False),
-                Field("critical_first", "Critical magnitude A"),
-                Field("critical_second", "Critical magnitude B"),
+                Field(first_name, f"{moved_of.capitalize()} A"),
+                Field(second_name, f"{moved_of.capitalize()} B"),
                 Field("moved", "Moved", _signed),
                 Field("ratio", "Ratio"),
             ),

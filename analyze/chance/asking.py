@@ -9,15 +9,23 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from analyze.chance.growth import first_sequences, pair_counts, subset_intervals, subset_means
-from analyze.chance.levels import Levels, require_levels, take_levels
+from analyze.chance.growth import (
+    counted_growth,
+    first_sequences,
+    met_alone,
+    pair_counts,
+    subset_intervals,
+    subset_means,
+)
+from analyze.chance.levels import counted_levels, require_levels, take_levels
 from analyze.chance.null import CRITERIA, Rule, expected_counts, observed_counts, permuted_counts
 from analyze.opened import opened
 from analyze.progress import Progress, silent_progress
 from analyze.resources import DEFAULT_RESOURCES, Resources, whole
 from analyze.tables.wording import definition_words
-from analyze.thresholds.answers import peak_source, refuse_zero_with_nan, tallied
+from analyze.thresholds.answers import count_source, peak_source, refuse_zero_with_nan, tallied
 from analyze.thresholds.asking import AnyRun, Magnitudes, magnitude_words
+from analyze.thresholds.known_numbers import Numbers, known_numbers
 from analyze.thresholds.plan import Plan, make_plan
 from analyze.thresholds.question import Question, ask
 from schemas.errors import InputError
@@ -46,18 +54,21 @@ def null(
     The labels of the features are permuted in each layer unit, so that every tensor keeps its peaks (the marginals)
     and loses its agreement with the others. Dimensions: ``criterion``, ``magnitude``, ``bound``. For the criterion
     ``layers`` the position share is not asked for, and the comparison is exact, like with like. For ``layers and
-    positions`` each feature's position coverage moves as a whole, as one more tensor: which of its positions belong
-    to which layer only the slices know. Variables, each (criterion, magnitude):
+    positions`` each feature's position coverage moves as a whole, as one more tensor: in which layer a position was
+    hit peaks do not know. Where it is the mean over affected layers or a density, hits are counted by layer and move
+    with it: that too is like with like. Attribute ``coverage_moves`` says which. Variables, each (criterion,
+    magnitude):
 
     - ``observed``, ``observed_unique``: counted units and distinct features in the data;
-    - ``expected``: the mean over all permutations there are, exact (Poisson-binomial) where a unit stands for one
-      scope, else (``majority``) over those drawn; attribute ``expected_from`` says which;
+    - ``expected``: the mean over all permutations there are, exact (Poisson-binomial), or over those drawn: for
+      ``majority``, and of hits that move with their layers for both shares; attribute ``expected_from`` says which;
     - ``interval`` (and bound): 2.5 and 97.5 percentiles over the drawn permutations; ``drawn_mean``: their mean;
     - ``p_value``: (1 + how many of them count at least what is observed) / (1 + permutations);
     - ``expected_unique``, ``interval_unique``: of the distinct features, over those drawn.
 
-    The same permutations serve every sequence, so that its own repeats are kept. Raises InputError for more than 256
-    distinct magnitudes, and what ``answer`` raises.
+    The same permutations serve every sequence, so that its own repeats are kept. What was found is kept beside the
+    store, and is the answer to the same question again. Raises InputError for more than 256 distinct magnitudes, or
+    more than 2**25 counts by layer that would move, and what ``answer`` raises.
 
     >>> found = null("runs/tiny.zarr", 6, layers="100%", permutations=200).isel(magnitude=0)
     >>> found.observed.values.tolist(), found.expected.values.tolist()
@@ -66,40 +77,66 @@ def null(
     if not 1 <= permutations <= MAX_PERMUTATIONS:
         raise InputError(f"{permutations:,} permutations; give from 1 to {MAX_PERMUTATIONS:,}, for example 1000")
     store, question, plan = _planned(run, magnitudes, knobs, "--null")
-    levels = take_levels(plan, peak_source(store, plan, progress, whole(resources)))
-    refuse_zero_with_nan(store, plan, levels.nonfinite)
-    scoped = levels.pooled() if question.definition.scope == "pooled" else levels
-    rule = Rule(plan.layers_needed, plan.positions_needed, plan.sequences_needed)
-    seen, exact = observed_counts(scoped, rule), expected_counts(scoped, rule)
-    drawn = permuted_counts(scoped, rule, permutations, seed)
+    given = whole(resources)
+
+    def measured() -> Numbers:
+        return _against_chance(store, plan, permutations, seed, progress, given)
+
+    found = known_numbers(store, plan, given.cache, "null", measured, permutations=permutations, seed=seed)
     of = list(plan.threshold_of)
     axes = ("criterion", "magnitude")
-
-    def limits(counts: Any) -> Any:
-        return (*axes, "bound"), np.percentile(counts, [2.5, 97.5], axis=0).transpose(1, 2, 0)[:, of]
-
-    mean = drawn.outliers.mean(axis=0)
-    as_many = (drawn.outliers >= seen.outliers).sum(axis=0)
+    bound = (*axes, "bound")
+    by_layer = question.definition.position_coverage != "union"
+    drawn, exact = "the permutations drawn", "all permutations (Poisson-binomial)"
     return xr.Dataset(
-        {
-            "observed": (axes, seen.outliers[:, of]),
-            "expected": (axes, (mean if exact is None else exact)[:, of]),
-            "interval": limits(drawn.outliers),
-            "drawn_mean": (axes, mean[:, of]),
-            "p_value": (axes, ((1 + as_many) / (1 + permutations))[:, of]),
-            "observed_unique": (axes, seen.unique[:, of]),
-            "expected_unique": (axes, drawn.unique.mean(axis=0)[:, of]),
-            "interval_unique": limits(drawn.unique),
-        },
+        {name: (bound if name.startswith("interval") else axes, values[:, of]) for name, values in found.items()},
         {"criterion": list(CRITERIA), **_magnitudes(question), "bound": ["low", "high"]},
         {
             **_about(store, plan),
             "permutations": permutations,
             "seed": seed,
             "permuted": f"feature labels of each {question.definition.layer_unit}",
-            "expected_from": "the permutations drawn" if exact is None else "all permutations (Poisson-binomial)",
+            "coverage_moves": "with its layers" if by_layer else "as a whole",
+            "expected_from": drawn
+            if plan.sequences_needed is not None
+            else f"{exact} for layers, {drawn} for layers and positions"
+            if by_layer
+            else exact,
         },
     )
+
+
+def _against_chance(
+    store: Run, plan: Plan, permutations: int, seed: int, progress: Progress, resources: Resources
+) -> Numbers:
+    """The variables of ``null``, by the plan's thresholds."""
+    if plan.by_count:
+        scoped = counted_levels(plan, count_source(store, plan, progress, resources, cells_by_layer=True))
+    else:
+        levels = take_levels(plan, peak_source(store, plan, progress, resources))
+        scoped = levels.pooled() if plan.question.definition.scope == "pooled" else levels
+    refuse_zero_with_nan(store, plan, scoped.nonfinite)
+    needed: int | tuple[int, ...] = plan.positions_needed
+    if plan.question.definition.scope == "sequence":
+        needed = tuple(plan.question.positions.of(positions) for positions in plan.positions_of)
+    rule = Rule(plan.layers_needed, needed, plan.sequences_needed)
+    seen, exact = observed_counts(scoped, rule), expected_counts(scoped, rule)
+    drawn = permuted_counts(scoped, rule, permutations, seed)
+    mean = drawn.outliers.mean(axis=0)
+
+    def limits(counts: Any) -> Any:
+        return np.percentile(counts, [2.5, 97.5], axis=0).transpose(1, 2, 0)
+
+    return {
+        "observed": seen.outliers,
+        "expected": mean if exact is None else np.where(np.isnan(exact), mean, exact),
+        "interval": limits(drawn.outliers),
+        "drawn_mean": mean,
+        "p_value": (1 + (drawn.outliers >= seen.outliers).sum(axis=0)) / (1 + permutations),
+        "observed_unique": seen.unique,
+        "expected_unique": drawn.unique.mean(axis=0),
+        "interval_unique": limits(drawn.unique),
+    }
 
 
 def overlap(
@@ -124,7 +161,7 @@ def overlap(
         raise InputError(f"overlap() answers one magnitude, not {len(question.magnitudes)}: ask for each by itself")
     tally = tallied(store, plan, progress, whole(resources), [])
     refuse_zero_with_nan(store, plan, tally.nonfinite)
-    met = tally.critical >= plan.thresholds[0]
+    met = tally.met_alone(0, plan.thresholds[0])
     both, either = pair_counts(met)
     ratio = np.divide(both, either, out=np.full(both.shape, np.nan), where=either > 0)
     apart = np.where(np.eye(len(met), dtype=bool), np.nan, ratio)
@@ -155,11 +192,13 @@ def saturation(
 ) -> xr.Dataset:
     """Whether the count grows with tokens: unique features, and the definition's count, over n sequences.
 
-    Dimensions: ``magnitude``, ``drawn`` (n, from 1), ``bound``; coordinate ``tokens`` (drawn). ``unique_features``:
+    Dimensions: ``magnitude``, ``drawn`` (n, from 1), ``bound``; coordinate ``tokens`` (drawn): those looked at in n
+    sequences, the mean over all choices of n where sequences differ. ``unique_features``:
     features that meet the rule in at least one of n sequences alone, the mean over all subsets of n of the analysed
     sequences, exact (rarefaction); ``unique_interval``: 2.5 and 97.5 percentiles over ``orders`` random orders from
     ``seed``. ``outliers``: what the definition counts in the first n of them, its shares taken of what n sequences
-    hold. ``new_features``: the mean number that sequence n adds: near 0 where the curve is flat.
+    hold. ``new_features``: the mean number that sequence n adds: near 0 where the curve is flat. What was found is
+    kept beside the store, and is the answer to the same question again.
 
     >>> saturation("runs/tiny.zarr", 8).unique_features.values[0].round(3).tolist()
     [0.667, 1.0, 1.0]
@@ -167,25 +206,28 @@ def saturation(
     if not 1 <= orders <= MAX_PERMUTATIONS:
         raise InputError(f"{orders:,} orders; give from 1 to {MAX_PERMUTATIONS:,}, for example 1000")
     store, question, plan = _planned(run, magnitudes, knobs, "--saturation")
-    levels = take_levels(plan, peak_source(store, plan, progress, whole(resources)))
-    refuse_zero_with_nan(store, plan, levels.nonfinite)
+    given = whole(resources)
+
+    def measured() -> Numbers:
+        return _growth(store, plan, orders, seed, progress, given)
+
+    found = known_numbers(store, plan, given.cache, "saturation", measured, orders=orders, seed=seed)
     of = list(plan.threshold_of)
-    met = _alone(plan, levels)
-    means = np.array([subset_means(met[:, :, t]) for t in range(len(plan.thresholds))])[of]
-    limits = subset_intervals(met, orders, seed)[of]
+    means = found["unique_features"][of]
     drawn = np.arange(1, len(plan.sequences) + 1)
+    whole_tokens = drawn * sum(plan.positions_of)
     axes = ("magnitude", "drawn")
     return xr.Dataset(
         {
             "unique_features": (axes, means),
-            "unique_interval": ((*axes, "bound"), limits),
+            "unique_interval": ((*axes, "bound"), found["unique_interval"][of]),
             "new_features": (axes, np.diff(means, axis=1, prepend=0)),
-            "outliers": (axes, first_sequences(plan, levels).T[of]),
+            "outliers": (axes, found["outliers"][of]),
         },
         {
             **_magnitudes(question),
             "drawn": drawn,
-            "tokens": ("drawn", drawn * plan.dimensions.positions),
+            "tokens": ("drawn", whole_tokens / drawn.size if plan.uneven else whole_tokens // drawn.size),
             "bound": ["low", "high"],
         },
         {**_about(store, plan), "orders": orders, "seed": seed},
@@ -202,10 +244,20 @@ def _planned(run: AnyRun, magnitudes: Magnitudes, knobs: dict[str, Any], flag: s
     return store, question, plan
 
 
-def _alone(plan: Plan, levels: Levels) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """(sequence, feature, threshold): whether the rule is met in the sequence alone."""
-    layers = np.stack([levels.layer_hits(t) for t in range(len(plan.thresholds))], axis=2) >= plan.layers_needed
-    return np.asarray(layers & (levels.positions >= plan.sequence_positions_needed))
+def _growth(store: Run, plan: Plan, orders: int, seed: int, progress: Progress, resources: Resources) -> Numbers:
+    """What ``saturation`` is made of, by the plan's thresholds."""
+    if plan.by_count:
+        met, outliers, nonfinite = counted_growth(plan, count_source(store, plan, progress, resources))
+    else:
+        levels = take_levels(plan, peak_source(store, plan, progress, resources))
+        met, outliers, nonfinite = met_alone(plan, levels), first_sequences(plan, levels), levels.nonfinite
+    refuse_zero_with_nan(store, plan, nonfinite)
+    thresholds = range(len(plan.thresholds))
+    return {
+        "unique_features": np.array([subset_means(met[:, :, t]) for t in thresholds]),
+        "unique_interval": subset_intervals(met, orders, seed),
+        "outliers": outliers.T,
+    }
 
 
 def _mean(values: Any) -> float:
@@ -214,7 +266,8 @@ def _mean(values: Any) -> float:
 
 
 def _magnitudes(question: Question) -> dict[str, Any]:
-    return {"magnitude": ("magnitude", [float(m) for m in question.magnitudes], {"units": "hidden state"})}
+    units = "gain" if question.in_gain_units else "hidden state"
+    return {"magnitude": ("magnitude", [float(m) for m in question.magnitudes], {"units": units})}
 
 
 def _about(store: Run, plan: Plan) -> dict[str, Any]:

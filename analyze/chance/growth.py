@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from analyze.chance.levels import Levels
+from analyze.thresholds.counting import CountSource, SequenceCounts, added, ruled
 from analyze.thresholds.plan import Plan
 
-__all__ = ["first_sequences", "pair_counts", "subset_intervals", "subset_means"]
+__all__ = ["counted_growth", "first_sequences", "met_alone", "pair_counts", "subset_intervals", "subset_means"]
 
 Counts = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -84,10 +85,17 @@ def _words(met: Bools) -> npt.NDArray[np.uint64]:
     return padded.view(np.uint64)
 
 
+def met_alone(plan: Plan, levels: Levels) -> Bools:
+    """Whether each feature meets the rule in each sequence alone: (sequence, feature, threshold)."""
+    layers = np.stack([levels.layer_hits(t) for t in range(len(plan.thresholds))], axis=2) >= plan.layers_needed
+    needed = np.array([plan.question.positions.of(positions) for positions in plan.positions_of], np.int64)
+    return np.asarray(layers & (levels.positions >= needed[:, np.newaxis, np.newaxis]))
+
+
 def first_sequences(plan: Plan, levels: Levels) -> Counts:
     """What the definition counts in the first n sequences alone, n = 1 to Q: (n, threshold) int64.
 
-    Shares are taken of what n sequences hold: of n * T tokens where positions are pooled.
+    Shares are taken of what n sequences hold: of all their tokens where positions are pooled.
     """
     sequences, _, features = levels.layers.shape
     thresholds = range(levels.positions.shape[2])
@@ -96,14 +104,13 @@ def first_sequences(plan: Plan, levels: Levels) -> Counts:
     largest = np.zeros_like(levels.layers[0])
     positions = np.zeros((features, len(thresholds)), np.int64)
     times = np.zeros((features, len(thresholds)), np.int64)
+    met_in = met_alone(plan, levels)
     for n in range(1, sequences + 1):
         largest = np.maximum(largest, levels.layers[n - 1])
         positions = positions + levels.positions[n - 1]
-        alone = levels.positions[n - 1] >= plan.sequence_positions_needed
-        pooled = positions >= share.of(n * plan.dimensions.positions)
+        pooled = positions >= share.of(sum(plan.positions_of[:n]))
+        times += met_in[n - 1]
         for t in thresholds:
-            here = (levels.layers[n - 1] > t).sum(axis=0) >= plan.layers_needed
-            times[:, t] += here & alone[:, t]
             if definition.scope == "pooled":
                 met = ((largest > t).sum(axis=0) >= plan.layers_needed) & pooled[:, t]
                 found[n - 1, t] = met.sum()
@@ -112,3 +119,25 @@ def first_sequences(plan: Plan, levels: Levels) -> Counts:
             else:
                 found[n - 1, t] = (times[:, t] >= math.ceil(definition.sequence_share * n)).sum()
     return found
+
+
+def counted_growth(plan: Plan, source: CountSource) -> tuple[Bools, Counts, int]:
+    """``met_alone`` and ``first_sequences`` of rules by counts, from one pass, and how many values are not finite."""
+    definition = plan.question.definition
+    met: list[Bools] = []
+    found: list[Counts] = []
+    total: SequenceCounts | None = None
+    times = np.zeros((plan.dimensions.features, len(plan.thresholds)), np.int64)
+    nonfinite = 0
+    for n, counts in enumerate(source(), start=1):
+        met.append(ruled(plan, counts).met)
+        nonfinite += counts.nonfinite
+        times += met[-1]
+        if definition.scope == "pooled":
+            total = counts if total is None else added(total, counts)
+            found.append(ruled(plan, total).met.sum(axis=0))
+        elif definition.sequence_share is None:
+            found.append(times.sum(axis=0))
+        else:
+            found.append((times >= math.ceil(definition.sequence_share * n)).sum(axis=0))
+    return np.stack(met), np.stack(found).astype(np.int64), nonfinite

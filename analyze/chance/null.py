@@ -2,7 +2,8 @@
 
 The labels of the features are permuted in each layer unit (a cell; a block where the definition counts blocks), the
 same way in all sequences. Every tensor keeps its own distribution of peaks; what goes is that the same feature is large
-in many of them, which is what a definition by a share of layers is about.
+in many of them, which is what a definition by a share of layers is about. Where hits are counted by layer, as for a
+mean or a density, they move with the labels, and the position share is one of permuted hits too.
 """
 
 from __future__ import annotations
@@ -25,10 +26,13 @@ CRITERIA = ("layers", "layers and positions")
 
 @dataclass(frozen=True)
 class Rule:
-    """What a feature needs in each scope, and in how many scopes it counts once; None where each scope counts."""
+    """What a feature needs in each scope, and in how many scopes it counts once; None where each scope counts.
+
+    ``positions_needed``: one number, or one for each scope.
+    """
 
     layers_needed: int
-    positions_needed: int
+    positions_needed: int | tuple[int, ...]
     scopes_needed: int | None
 
 
@@ -43,8 +47,12 @@ class NullCounts:
 def observed_counts(levels: Levels, rule: Rule) -> NullCounts:
     """The counts of the data itself: (criterion, threshold)."""
     thresholds = levels.positions.shape[2]
-    on_layers = np.stack([levels.layer_hits(t) for t in range(thresholds)], axis=1) >= rule.layers_needed
-    return _counted(on_layers, _on_positions(levels, rule), rule)
+    affected = np.stack([levels.layer_hits(t) for t in range(thresholds)], axis=1)
+    if levels.coverage is None:
+        return _counted(affected >= rule.layers_needed, _on_positions(levels, rule), rule)
+    sums = levels.coverage.hits.sum(axis=1, dtype=np.int64).transpose(0, 2, 1)
+    needed = np.stack([row[number] for row, number in zip(levels.coverage.needed, affected, strict=True)])
+    return _counted(affected >= rule.layers_needed, sums >= needed, rule)
 
 
 def expected_counts(levels: Levels, rule: Rule) -> npt.NDArray[np.float64] | None:
@@ -52,7 +60,8 @@ def expected_counts(levels: Levels, rule: Rule) -> npt.NDArray[np.float64] | Non
 
     A label is hit in layer c with probability n_c / F, independently of the other layers, so that the number of
     layers that hit it is Poisson-binomial. None where a feature counts once over several scopes: its hits in them are
-    not independent.
+    not independent. NaN for both shares where the position share is one of permuted hits, which are not independent of
+    how many layers are affected.
     """
     if rule.scopes_needed is not None:
         return None
@@ -69,15 +78,16 @@ def expected_counts(levels: Levels, rule: Rule) -> npt.NDArray[np.float64] | Non
             number[:, 1:] = number[:, 1:] * (1 - share) + number[:, :-1] * share
             number[:, 0] *= 1 - share[:, 0]
         meets = number[:, rule.layers_needed :].sum(axis=1)
-        expected[:, threshold] = features * meets.sum(), (meets * on_positions[:, threshold]).sum()
+        both = np.nan if levels.coverage is not None else (meets * on_positions[:, threshold]).sum()
+        expected[:, threshold] = features * meets.sum(), both
     return expected
 
 
 def permuted_counts(levels: Levels, rule: Rule, permutations: int, seed: int) -> NullCounts:
     """The counts under ``permutations`` random relabellings: (permutation, criterion, threshold).
 
-    The position coverage of each feature moves as a whole, as one more tensor: which of it belongs to which layer the
-    peaks do not know. Work grows with the peaks that reach the smallest threshold, not with all of them.
+    The position coverage of each feature moves as a whole, as one more tensor, where peaks do not know which of it
+    belongs to which layer. Work grows with what reaches the smallest threshold, not with all there is.
     """
     _, layers, features = levels.layers.shape
     thresholds = levels.positions.shape[2]
@@ -86,6 +96,7 @@ def permuted_counts(levels: Levels, rule: Rule, permutations: int, seed: int) ->
     offsets = [
         (level[found].astype(np.int64) - 1) * features for level, found in zip(levels.layers, entries, strict=True)
     ]
+    moved = None if levels.coverage is None else [_MovedHits.of(hits) for hits in levels.coverage.hits]
     outliers, unique = (np.empty((permutations, 2, thresholds), np.int64) for _ in range(2))
     for draw, labels in enumerate(_relabellings(layers, features, permutations, seed)):
         on_layers = np.empty((len(entries), thresholds, features), np.bool_)
@@ -93,9 +104,36 @@ def permuted_counts(levels: Levels, rule: Rule, permutations: int, seed: int) ->
             exactly = np.bincount(offset + labels[found], minlength=thresholds * features)
             reached = exactly.reshape(thresholds, features)[::-1].cumsum(axis=0)[::-1]
             on_layers[scope] = reached >= rule.layers_needed
+            if moved is not None and levels.coverage is not None:
+                sums = moved[scope].sums(labels, thresholds)
+                on_positions[scope] = sums >= levels.coverage.needed[scope][reached]
         counts = _counted(on_layers, on_positions, rule)
         outliers[draw], unique[draw] = counts.outliers, counts.unique
     return NullCounts(outliers, unique)
+
+
+@dataclass(frozen=True)
+class _MovedHits:
+    """The hits of one scope that are not 0: where each is in (layer, feature), its threshold's place, and how many."""
+
+    cell: npt.NDArray[np.int32]
+    offset: npt.NDArray[np.int32]
+    hits: npt.NDArray[np.uint32]
+
+    @staticmethod
+    def of(hits: npt.NDArray[np.uint32]) -> _MovedHits:
+        """Those of (layer unit, feature, threshold)."""
+        layer, feature, threshold = hits.nonzero()
+        features = hits.shape[1]
+        cell, offset = (layer * features + feature), threshold * features
+        return _MovedHits(cell.astype(np.int32), offset.astype(np.int32), hits[layer, feature, threshold])
+
+    def sums(self, labels: Counts, thresholds: int) -> Counts:
+        """(threshold, feature): what the layers add up to under (layer, feature) ``labels``; floats hold it exactly."""
+        features = labels.shape[1]
+        place = labels.ravel()[self.cell] + self.offset
+        sums = np.bincount(place, weights=self.hits, minlength=thresholds * features)
+        return sums.astype(np.int64).reshape(thresholds, features)
 
 
 def _relabellings(layers: int, features: int, permutations: int, seed: int) -> Iterator[npt.NDArray[np.int64]]:
@@ -107,7 +145,8 @@ def _relabellings(layers: int, features: int, permutations: int, seed: int) -> I
 
 def _on_positions(levels: Levels, rule: Rule) -> Bools:
     """(scope, threshold, feature): whether the feature's position coverage suffices."""
-    return np.asarray(levels.positions >= rule.positions_needed).transpose(0, 2, 1)
+    needed = np.reshape(rule.positions_needed, (-1, 1, 1))
+    return np.asarray(levels.positions >= needed).transpose(0, 2, 1)
 
 
 def _counted(on_layers: Bools, on_positions: Bools, rule: Rule) -> NullCounts:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import xarray as xr
 
@@ -73,11 +74,19 @@ def null_table(datasets: Sequence[xr.Dataset]) -> Table:
             "and, of unique features, over those drawn. In brackets: 2.5 and 97.5 percentiles of "
             f"{about['permutations']:,} permutations, seed {about['seed']}; "
             "p: share of them, and of the data itself, that count at least what is observed.",
-            "Layers: the position share is not asked for, an exact comparison of like with like. Layers and "
-            "positions: a feature's position coverage moves as a whole, since peaks do not know "
-            "in which layer a position was hit.",
+            f"Layers: the position share is not asked for, an exact comparison of like with like. {_moved(about)}",
         ),
     )
+
+
+def _moved(about: Mapping[str, Any]) -> str:
+    """What becomes of the position share under a permutation."""
+    if about["coverage_moves"] == "as a whole":
+        return (
+            "Layers and positions: a feature's position coverage moves as a whole, since peaks do not know in which "
+            "layer a position was hit."
+        )
+    return "Layers and positions: the hits that make the position share move with their layers, like with like too."
 
 
 def overlap_table(datasets: Sequence[xr.Dataset]) -> Table:

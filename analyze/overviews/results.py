@@ -256,7 +256,7 @@ class PositionProfile:
 class Saturation:
     """Growth with sequences, [magnitude][n - 1]: see ``analyze.saturation``."""
 
-    tokens: tuple[int, ...]
+    tokens: tuple[float, ...]
     unique_features: tuple[tuple[float, ...], ...]
     interval: tuple[tuple[tuple[float, float], ...], ...]
     outliers: tuple[tuple[int, ...], ...]

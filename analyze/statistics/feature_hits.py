@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from analyze.gain import quotient_patterns
 from analyze.statistics.piece import Piece
 from analyze.statistics.selection import Chosen
 from analyze.statistics.statistic import Context, Key, Partial, Partials, Statistic
-from schemas.bits import decode, magnitude_value, threshold_bits
+from schemas.bits import ENCODINGS, Encoding, decode, magnitude_bits, magnitude_value, threshold_bits
 from schemas.errors import InputError
 from schemas.run import Run
 
@@ -28,6 +29,7 @@ class FeatureHits(Statistic):
     Result: ``hits`` (hit_magnitude) int64, how many have each magnitude that occurs, whose coordinate is that
     magnitude, ascending; ``median`` of them, exact and rounded once, infinite where it is, NaN without any. NaN is no
     hit. Memory grows with the distinct magnitudes: at most 32,768 in 16-bit encodings, in float32 the hits themselves.
+    In gain units the values are quotients, as float32 rounded towards zero.
     """
 
     feature: int
@@ -46,8 +48,11 @@ class FeatureHits(Statistic):
             raise InputError(f"there is no feature {self.feature}; {run.path} has 0 to {run.dimensions.features - 1}")
 
     def chunk(self, piece: Piece) -> Partial:
-        encoding = piece.encoding
-        magnitudes = piece.magnitudes[:, self.feature]
+        encoding = _encoding(piece.encoding, piece.in_gain_units)
+        own = piece.patterns[:, self.feature]
+        if piece.in_gain_units:
+            own = quotient_patterns(decode(own, piece.encoding), piece.gain[self.feature])
+        magnitudes = magnitude_bits(own, encoding)
         least = threshold_bits(Fraction(self.magnitude), encoding)
         patterns, counts = np.unique(
             magnitudes[(magnitudes >= least) & (magnitudes <= encoding.infinity)], return_counts=True
@@ -61,7 +66,7 @@ class FeatureHits(Statistic):
         return {"patterns": patterns, "counts": counts}
 
     def finalize(self, partials: Partials, context: Context) -> xr.Dataset:
-        encoding = context.run.encoding
+        encoding = _encoding(context.run.encoding, context.chosen.in_gain_units)
         found = partials[Key(None, None, None, None)]
         patterns, counts = found["patterns"], found["counts"]
         exact = decode(patterns.astype(encoding.unsigned).view(encoding.stored), encoding).astype(np.float64)
@@ -78,6 +83,10 @@ class FeatureHits(Statistic):
         return context.dataset({"hits": (("hit_magnitude",), counts), "median": ((), median)}).assign_coords(
             hit_magnitude=exact
         )
+
+
+def _encoding(stored: Encoding, in_gain_units: bool) -> Encoding:
+    return ENCODINGS["float32"] if in_gain_units else stored
 
 
 def _middle(total: int) -> tuple[int, int]:

@@ -23,9 +23,10 @@ from schemas.run import Run
 
 if TYPE_CHECKING:
     from analyze.statistics.work import Excluded
+    from analyze.thresholds.counting import CountSource, SequenceCounts
     from analyze.thresholds.details import Details
 
-__all__ = ["answer", "peak_source", "refuse_zero_with_nan", "require_critical", "run_perplexity", "tallied"]
+__all__ = ["answer", "count_source", "peak_source", "refuse_zero_with_nan", "run_perplexity", "tallied"]
 
 
 def answer(
@@ -87,9 +88,8 @@ def _tallied(run: Run, plan: Plan, progress: Progress, resources: Resources, exc
     if not plan.by_count:
         return take_tally(plan, peak_source(run, plan, progress, resources, excluded))
     from analyze.thresholds.counting import count_tally
-    from analyze.thresholds.slices import sliced_counts
 
-    return count_tally(plan, lambda: sliced_counts(run, plan, progress, resources, excluded))
+    return count_tally(plan, count_source(run, plan, progress, resources, excluded))
 
 
 def _left_out(excluded: list[Excluded]) -> tuple[str, ...]:
@@ -109,10 +109,8 @@ def peak_source(
 ) -> PeakSource:
     """The peaks that ``plan`` is answered from: the stored ones, or anew from the slices.
 
-    Cells that are skipped because they cannot be read are added to ``excluded``. Raises InputError where no peaks
-    answer the question, but only counts at each threshold.
+    Cells that are skipped because they cannot be read are added to ``excluded``.
     """
-    require_critical(plan)
 
     def source() -> Iterator[SequencePeaks]:
         if plan.count_engine == "peaks":
@@ -124,13 +122,24 @@ def peak_source(
     return source
 
 
-def require_critical(plan: Plan) -> None:
-    """Raise InputError where no peaks answer the question, but only counts at each threshold."""
-    if plan.by_count:
-        raise InputError(
-            f"{plan.needs_slices[0]} is answered by counts at each magnitude, and this view is made of critical ones: "
-            f"leave out {plan.needs_slices[0]}"
-        )
+def count_source(
+    run: Run,
+    plan: Plan,
+    progress: Progress = silent_progress,
+    resources: Resources = DEFAULT_RESOURCES,
+    excluded: list[Excluded] | None = None,
+    *,
+    cells_by_layer: bool = False,
+) -> CountSource:
+    """The hits that ``plan`` is answered from, counted in the slices; ``excluded`` as in ``peak_source``."""
+
+    def source() -> Iterator[SequenceCounts]:
+        from analyze.thresholds.slices import sliced_counts
+
+        left_out = [] if excluded is None else excluded
+        return sliced_counts(run, plan, progress, resources, left_out, cells_by_layer=cells_by_layer)
+
+    return source
 
 
 def refuse_zero_with_nan(run: Run, plan: Plan, nonfinite: int) -> None:

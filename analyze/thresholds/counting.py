@@ -18,7 +18,7 @@ from analyze.thresholds.plan import Plan
 from analyze.thresholds.tally import Tally
 from analyze.thresholds.units import Staircase, Units
 
-__all__ = ["CountSource", "SequenceCounts", "count_tally"]
+__all__ = ["CountSource", "Scope", "SequenceCounts", "added", "count_tally", "ruled"]
 
 Counts = npt.NDArray[np.int64]
 Patterns = npt.NDArray[Any]
@@ -30,7 +30,8 @@ class SequenceCounts:
 
     ``hits``: (layer unit, feature, threshold) uint32. ``cells``: (feature, threshold), of all cells together.
     ``union``: (feature, threshold), positions that any cell hits; None where they are not asked about. ``largest``:
-    (feature,) patterns. ``nonfinite``: how many of the sequence's values are NaN or infinite.
+    (feature,) patterns. ``nonfinite``: how many of the sequence's values are NaN or infinite. ``cell_hits``: as
+    ``hits``, of all cells of the layer together, where that is asked for and another number.
     """
 
     sequence: int
@@ -40,13 +41,14 @@ class SequenceCounts:
     union: Counts | None
     largest: Patterns
     nonfinite: int
+    cell_hits: npt.NDArray[np.uint32] | None = None
 
 
 CountSource = Callable[[], Iterator[SequenceCounts]]
 
 
 @dataclass(frozen=True)
-class _Scope:
+class Scope:
     """One scope under the rule, (feature, threshold) each: layers affected, positions out of a total, and met."""
 
     layers: Counts
@@ -63,30 +65,35 @@ def count_tally(plan: Plan, source: CountSource) -> Tally:
     total: SequenceCounts | None = None
     sums = [np.zeros(shape, np.int64) for _ in range(4)]
     parts: list[Units] = []
-    alone: list[Counts] = []
+    alone: list[npt.NDArray[np.bool_]] = []
+    peaks: list[Patterns] = []
     nonfinite = 0
     for counts in source():
-        scope = _ruled(plan, counts)
-        alone.append(scope.met.sum(axis=0, dtype=np.int64))
+        scope = ruled(plan, counts)
+        alone.append(scope.met)
+        peaks.append(counts.largest)
         nonfinite += counts.nonfinite
         np.maximum(largest, counts.largest, out=largest)
         if pooled:
-            total = counts if total is None else _added(total, counts)
+            total = counts if total is None else added(total, counts)
         elif plan.sequences_needed is None:
             parts.append(_units(plan, scope, counts.largest, counts.sequence))
         else:
             for held, more in zip(sums, (scope.layers, scope.positions, scope.totals, scope.met), strict=True):
                 held += np.where(scope.met, more, 0).astype(np.int64)
     if total is not None:
-        parts.append(_units(plan, _ruled(plan, total), largest, None))
+        parts.append(_units(plan, ruled(plan, total), largest, None))
     elif plan.sequences_needed is not None:
         layers, positions, totals, times = sums
-        often = _Scope(layers, positions, totals, times >= plan.sequences_needed)
+        often = Scope(layers, positions, totals, times >= plan.sequences_needed)
         parts.append(_units(plan, often, largest, None, times))
-    return Tally(_joined(parts).sorted(), np.zeros((len(alone), 0), largest.dtype), nonfinite, np.stack(alone))
+    none = np.zeros((len(alone), 0), largest.dtype)
+    return Tally(_joined(parts).sorted(), none, nonfinite, np.stack(alone), np.stack(peaks))
 
 
-def _added(total: SequenceCounts, more: SequenceCounts) -> SequenceCounts:
+def added(total: SequenceCounts, more: SequenceCounts) -> SequenceCounts:
+    """Both together, as one scope; the hits of ``total`` are added to in place."""
+    cells, more_cells = total.cell_hits, more.cell_hits
     return SequenceCounts(
         sequence=more.sequence,
         positions=total.positions + more.positions,
@@ -95,10 +102,11 @@ def _added(total: SequenceCounts, more: SequenceCounts) -> SequenceCounts:
         union=None if total.union is None or more.union is None else total.union + more.union,
         largest=np.maximum(total.largest, more.largest),
         nonfinite=total.nonfinite + more.nonfinite,
+        cell_hits=None if cells is None or more_cells is None else np.add(cells, more_cells, out=cells),
     )
 
 
-def _ruled(plan: Plan, counts: SequenceCounts) -> _Scope:
+def ruled(plan: Plan, counts: SequenceCounts) -> Scope:
     """The rule applied to one scope's counts."""
     definition = plan.question.definition
     shape = counts.cells.shape
@@ -116,7 +124,7 @@ def _ruled(plan: Plan, counts: SequenceCounts) -> _Scope:
         assert counts.union is not None
         positions, totals = counts.union, np.full(shape, counts.positions, np.int64)
     met = (layers >= plan.layers_needed) & (totals > 0) & (positions >= _needed(plan.question.positions, totals))
-    return _Scope(layers, positions, totals, met)
+    return Scope(layers, positions, totals, met)
 
 
 def _needed(share: Share, totals: Counts) -> Counts:
@@ -126,7 +134,7 @@ def _needed(share: Share, totals: Counts) -> Counts:
     return found
 
 
-def _units(plan: Plan, scope: _Scope, largest: Patterns, sequence: int | None, times: Counts | None = None) -> Units:
+def _units(plan: Plan, scope: Scope, largest: Patterns, sequence: int | None, times: Counts | None = None) -> Units:
     feature = np.flatnonzero(scope.met.any(axis=1)).astype(np.int64)
     lengths = np.full(feature.size, len(plan.thresholds), np.int64)
 

@@ -39,7 +39,7 @@ def known_tally(
     if plan.count_engine == "peaks" and not plan.question.details:
         return measure()
     kept = Cache(run, plan.chosen, cache)
-    definition = {"name": "tally", "version": 1, "question": asdict(plan.question)}
+    definition = {"name": "tally", "version": 2, "question": asdict(plan.question), "by_count": plan.by_count}
     held = kept.find_arrays(definition)
     if held is not None:
         return _measured(plan, held)
@@ -53,9 +53,11 @@ def _arrays(tally: Tally, details: Details | None) -> Arrays:
     units = tally.units
     arrays: Arrays = {"feature": units.feature, "unit_critical": units.critical, "peak": units.peak}
     arrays |= {"critical": tally.critical, "nonfinite": np.array(tally.nonfinite)}
-    for name, held in (("sequence", units.sequence), ("met", units.met), ("counts", tally.counts)):
+    for name, held in (("sequence", units.sequence), ("met", units.met), ("alone", tally.met)):
         if held is not None:
             arrays[name] = held
+    if tally.largest is not None:
+        arrays["largest"] = tally.largest
     for name in ("layers", "positions", "times", "positions_total"):
         value = getattr(units, name)
         if isinstance(value, Staircase):
@@ -95,7 +97,7 @@ def _measured(plan: Plan, held: Arrays) -> Measured:
         positions_total=held["positions_total"] if "positions_total" in held else staircase("positions_total"),
         met=held.get("met"),
     )
-    tally = Tally(units, held["critical"], int(held["nonfinite"]), held.get("counts"))
+    tally = Tally(units, held["critical"], int(held["nonfinite"]), held.get("alone"), held.get("largest"))
     if not plan.question.details:
         return tally, None
     from analyze.thresholds.details import Details

@@ -68,9 +68,18 @@ def sliced_peaks(
 
 
 def sliced_counts(
-    run: Run, plan: Plan, progress: Progress, resources: Resources, excluded: list[Excluded]
+    run: Run,
+    plan: Plan,
+    progress: Progress,
+    resources: Resources,
+    excluded: list[Excluded],
+    *,
+    cells_by_layer: bool = False,
 ) -> Iterator[SequenceCounts]:
-    """Hits of each analysed sequence at the plan's thresholds; otherwise as ``sliced_peaks``."""
+    """Hits of each analysed sequence at the plan's thresholds; otherwise as ``sliced_peaks``.
+
+    ``cells_by_layer``: of blocks, also the hits of each one's cells together.
+    """
     chosen, others = _as_units(plan)
     union = plan.question.definition.position_coverage == "union"
     statistics: list[Reduction] = [LayerUnitHits(others, plan.thresholds)]
@@ -84,9 +93,12 @@ def sliced_counts(
             layer = found.partials[0]
             cells = np.zeros((features, len(plan.thresholds)), np.int64)
             hits = np.zeros((len(chosen.sites), len(chosen.layers), *cells.shape), np.uint32)
+            of_cells = np.zeros_like(hits) if others and cells_by_layer else None
             for key, held in layer.items():
                 hits[_place(chosen, key)] = held["hits"]
                 cells += held.get("cell_hits", held["hits"])
+                if of_cells is not None:
+                    of_cells[_place(chosen, key)] = held["cell_hits"]
             positions = None
             if union:
                 peaks, positions = _positions(plan, sequence, found.partials[1]), np.zeros_like(cells)
@@ -100,6 +112,7 @@ def sliced_counts(
                 positions,
                 _largest(plan, layer),
                 _nonfinite(layer),
+                None if of_cells is None else of_cells.reshape(-1, *cells.shape),
             )
 
 

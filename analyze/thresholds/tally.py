@@ -27,21 +27,25 @@ class Tally:
     """What the sequences hold: the counted units and what each sequence says alone.
 
     ``critical``: (sequence, feature) critical patterns of the rule applied to each analysed sequence by itself, 0
-    where they are below the smallest threshold; of none where hits are counted at each threshold, and ``counts`` then
-    has (sequence, threshold) features that meet the rule in each sequence by itself.
+    where they are below the smallest threshold; of none where hits are counted at each threshold. ``met`` (sequence,
+    feature, threshold) then says where each sequence by itself meets the rule, and ``largest`` has the largest pattern
+    of each (sequence, feature).
     """
 
     units: Units
     critical: Patterns
     nonfinite: int
-    counts: Counts | None = None
+    met: npt.NDArray[np.bool_] | None = None
+    largest: Patterns | None = None
 
     def by_sequence(self, threshold: int, pattern: int) -> Counts:
         """Features that meet the rule in each analysed sequence at a threshold, and its pattern: (sequence,)."""
-        if self.counts is not None:
-            return self.counts[:, threshold]
-        met: Counts = np.count_nonzero(self.critical >= pattern, axis=1).astype(np.int64)
-        return met
+        found: Counts = np.count_nonzero(self.met_alone(threshold, pattern), axis=1).astype(np.int64)
+        return found
+
+    def met_alone(self, threshold: int, pattern: int) -> npt.NDArray[np.bool_]:
+        """Whether each feature meets the rule in each analysed sequence by itself: (sequence, feature)."""
+        return np.asarray(self.critical >= pattern) if self.met is None else self.met[:, :, threshold]
 
 
 def take_tally(plan: Plan, source: PeakSource) -> Tally:
