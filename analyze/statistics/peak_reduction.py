@@ -38,7 +38,7 @@ def reduce_piece(piece: Piece, thresholds: tuple[int, ...], position_peak: Patte
     unsigned = encoding.unsigned.type
     levels, level_of = _levels(thresholds, encoding)
     counts = np.zeros((levels.size, features), np.uint32)
-    exactly = np.zeros_like(counts)
+    exactly = np.zeros((levels.size + 1, features), np.uint32)
     layer_peak = np.zeros(features, encoding.unsigned)
     nonfinite = reduce_rows(
         np.ascontiguousarray(piece.patterns),
