@@ -134,15 +134,16 @@ def _with_negative_values(argv: Sequence[str]) -> list[str]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with ``argv`` (default: the process's own); returns its exit status."""
     parser = build_parser()
+    words = sys.argv[1:] if argv is None else argv
     try:
-        arguments = parser.parse_args(_with_negative_values(sys.argv[1:] if argv is None else argv))
+        arguments = parser.parse_args(_with_negative_values(words))
         if not arguments.store and not arguments.diff:
             parser.error("the following arguments are required: --store")
     except SystemExit as leaving:
         return int(leaving.code or 0)
     from schemas.command import run_command
 
-    return run_command("analyze", lambda: _run(arguments))
+    return run_command("analyze", lambda: _run(arguments), words)
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import os
 import re
 import struct
 from collections.abc import Collection, Sequence
@@ -78,13 +79,13 @@ def find_model(name: str) -> ModelSource:
             if folder is not None:
                 return ModelSource(name, f"{preset.hub_id} ({preset.package})", folder, name)
         return ModelSource(name, preset.hub_id, None, name)
-    folder = Path(name).expanduser()
-    if name and folder.is_dir():
+    folder = Path(os.path.expanduser(name))  # Path's own raises for a user whom nobody knows
+    if name and os.path.isdir(folder):  # and this for a name too long
         weight_files(folder)
         return ModelSource(name, folder.resolve().name, folder)
-    if folder.is_file() and folder.suffix == ".gguf":
-        raise InputError(f"--model {name}: {GGUF}")
-    if folder.is_file():
+    if os.path.isfile(folder):
+        if folder.suffix == ".gguf":
+            raise InputError(f"--model {name}: {GGUF}")
         raise InputError(f"--model {name} is a file; give the folder that holds config.json and *.safetensors")
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or name.startswith("."):
         near = difflib.get_close_matches(name.lower(), PRESETS, n=3, cutoff=0.5)

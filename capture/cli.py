@@ -137,6 +137,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_command(
         "capture",
         lambda: _run(options, arguments),
+        arguments,
         interrupted="interrupted; what is committed is safe, the same command continues",
     )
 

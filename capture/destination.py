@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 from pathlib import Path
 
+from schemas.create import draft_of
 from schemas.errors import StoreError
 from schemas.provenance import FORMAT
 from schemas.run import Run, is_being_written, store_bytes
@@ -22,14 +24,22 @@ class Destination:
 
         Only what says that it is a run store, of any version, may be overwritten.
         """
+        if not os.fspath(path):
+            raise StoreError("--store is empty: give a path, or leave the flag out for runs/NAME.zarr")
         self.path = Path(path)
         self.overwrite = overwrite
         there = os.path.lexists(self.path)  # Path.exists raises for a name too long, or in a folder that is shut
+        if overwrite or not there:
+            self._require_short()
         self._require_writable(self.path if there and not overwrite else self.path.absolute().parent)
         self.run: Run | None = None
         self._replaces = False
         if not there:
             return
+        if self.path.is_symlink() and not os.path.exists(self.path):
+            raise StoreError(
+                f"--store {path} is a link to {os.readlink(path)}, which is not there; give that path, or remove the link"
+            )
         if overwrite and self.path.is_symlink():
             raise StoreError(
                 f"--overwrite: --store {path} is a link to {os.readlink(path)}; give that path, or remove the link"
@@ -63,7 +73,7 @@ class Destination:
 
     def _require_writable(self, folder: Path) -> None:
         """Raise StoreError unless ``folder`` can be written or made: known before a model is downloaded."""
-        nearest = next(path for path in (folder, *folder.parents) if os.path.exists(path))
+        nearest = _nearest(folder)
         if not nearest.is_dir():
             raise StoreError(
                 f"cannot write --store {self.path}: {nearest} is a file; give a folder that is not there yet"
@@ -73,7 +83,25 @@ class Destination:
                 f"cannot write --store {self.path}: no permission to write in {nearest}; give another --store"
             )
 
+    def _require_short(self) -> None:
+        """Raise StoreError where the name, or that of a store in the making, is longer than the disk takes."""
+        draft = draft_of(self.path.absolute())
+        for path in (draft, _nearest(draft.parent) / draft.name):
+            try:
+                os.lstat(path)
+            except OSError as error:
+                if error.errno == errno.ENAMETOOLONG:
+                    raise StoreError(
+                        f"cannot write --store {self.path}: {error.strerror}: give a shorter path; a store's own name "
+                        "may have about 200 characters"
+                    ) from None
+
     def _is_run_store(self) -> bool:
         with contextlib.suppress(OSError, ValueError):
             return f'"{FORMAT}"' in (self.path / "zarr.json").read_text(encoding="utf-8")
         return False
+
+
+def _nearest(folder: Path) -> Path:
+    """``folder``, or the first above it that exists."""
+    return next(path for path in (folder, *folder.parents) if os.path.exists(path))

@@ -159,7 +159,9 @@ def prepare(settings: CaptureSettings) -> Prepared:
     retention = parse_retention(settings.keep)
     source = find_model(settings.model)
     device = choose_device(settings.device)
-    destination = Destination(settings.store or source.default_store, overwrite=settings.overwrite)
+    destination = Destination(
+        source.default_store if settings.store is None else settings.store, overwrite=settings.overwrite
+    )
     existing = destination.run
     part = parse_part(settings.sequences, existing.info.corpus.sequences if existing else None)
     held = existing.info.model if existing else None

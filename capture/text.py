@@ -79,9 +79,9 @@ def parse_text(text: str) -> TextSource:
         if options and not NAMED_SOURCES[name].is_remote:
             raise InputError(f"--text {text}: {name} takes no {', '.join(sorted(options))}")
         return replace(NAMED_SOURCES[name], **options)
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))  # Path's own raises for a user whom nobody knows
     if path.suffix in FILE_READERS:
-        if not path.is_file():
+        if not os.path.isfile(path):  # and this for a name too long
             raise InputError(f"--text {name}: there is no such file")
         if not os.access(path, os.R_OK):
             raise InputError(f"--text {name}: no permission to read it")
@@ -89,7 +89,7 @@ def parse_text(text: str) -> TextSource:
         if unused:
             raise InputError(f"--text {text}: a {path.suffix} file takes no {', '.join(sorted(unused))}")
         return TextSource("file", path.name, path=path, **options)
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not path.exists():
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not os.path.exists(path):
         return TextSource("hub", name, **options)
     raise InputError(
         f"--text {text}: neither {', '.join(NAMED_SOURCES)}, a {', '.join(FILE_READERS)} file, "

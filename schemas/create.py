@@ -22,7 +22,7 @@ from schemas.event_loop import finish_tasks
 from schemas.layout import ArraySpec
 from schemas.provenance import RunInfo
 
-__all__ = ["create_run", "remove_drafts"]
+__all__ = ["create_run", "draft_of", "remove_drafts"]
 
 
 def create_run(
@@ -40,7 +40,7 @@ def create_run(
     final = Path(path)
     if os.path.exists(final):  # Path.exists raises for a name too long
         raise StoreExistsError(f"{final} exists already; give another --store, or --overwrite to replace it")
-    draft = final.with_name(f"{_prefix(final)}{os.getpid()}")
+    draft = draft_of(final)
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         remove_drafts(final)
@@ -90,6 +90,12 @@ def create_run(
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
+
+
+def draft_of(path: str | os.PathLike[str]) -> Path:
+    """Where this process makes the store that becomes ``path``."""
+    final = Path(path)
+    return final.with_name(f"{_prefix(final)}{os.getpid()}")
 
 
 def remove_drafts(path: str | os.PathLike[str]) -> None:

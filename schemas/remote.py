@@ -192,6 +192,8 @@ def open_remote(url: str) -> Remote:
         bucket = parts.hostname or ""
     except ValueError as error:
         raise InputError(f"{shown} is no URL: {redact(str(error))}") from None
+    if not rest.isprintable():
+        raise InputError(f"{shown!r} is no URL: it has a character that none has")
     if scheme not in ("s3", "gs", "https", "http"):
         raise InputError(f"{shown}: stores are read from s3://, gs:// and https://, and from folders; not {scheme}://")
     if "@" in parts.netloc or parts.query or parts.fragment or "?" in rest or "#" in rest:
@@ -214,9 +216,10 @@ def open_remote(url: str) -> Remote:
             "install it with: pip install 'outlier-features[cloud]'"
         ) from None
     prefix = parts.path.strip("/")
-    opened = {"s3": _s3, "gs": _gs}.get(scheme, _http)
     try:
-        return opened(url, parts.netloc, prefix)
+        if scheme in ("s3", "gs"):
+            return _bucket(url, scheme, parts.netloc, prefix)
+        return _http(url, parts.netloc)
     except (InputError, MissingDependencyError):
         raise
     except Exception as error:  # obstore's own of a setting in the environment: its text may repeat the value
@@ -225,9 +228,27 @@ def open_remote(url: str) -> Remote:
         ) from None
 
 
-def _s3(url: str, bucket: str, prefix: str) -> Remote:
-    from obstore.store import S3Store
+def _bucket(url: str, scheme: str, bucket: str, prefix: str) -> Remote:
+    from obstore.store import GCSStore, S3Store
 
+    opened: Any
+    if scheme == "s3":
+        opened, owner, access = S3Store, "Amazon S3", _s3_access(url)
+    else:
+        opened, owner, access = GCSStore, "Google Cloud Storage", _gs_access(url)
+    endpoint, signed, settings = access
+    objects = opened(
+        bucket,
+        prefix=prefix or None,
+        client_options=_client_options(endpoint),
+        retry_config=_RETRIES,
+        **settings if signed else {**settings, "skip_signature": True},
+    )
+    return Remote(url, redact(endpoint or owner), signed, objects)
+
+
+def _s3_access(url: str) -> tuple[str, bool, dict[str, Any]]:
+    """(endpoint, "" for Amazon's own; whether requests are signed; obstore's other settings), by the environment."""
     environment = os.environ
     endpoint = next(
         (environment[n] for n in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT") if environment.get(n)), ""
@@ -249,18 +270,9 @@ def _s3(url: str, bucket: str, prefix: str) -> Remote:
         region, signed = region or kept_region, provider is not None
     if provider is not None:
         settings["credential_provider"] = provider
-    if not signed:
-        settings["skip_signature"] = True
     if region:
         settings["region"] = region
-    objects = S3Store(
-        bucket,
-        prefix=prefix or None,
-        client_options=_client_options(endpoint),
-        retry_config=_RETRIES,  # type: ignore[arg-type]
-        **settings,
-    )
-    return Remote(url, redact(endpoint or "Amazon S3"), signed, objects)
+    return endpoint, signed, settings
 
 
 def _kept_aws_credentials(url: str) -> tuple[Any, str | None]:
@@ -299,9 +311,8 @@ def _kept_aws_credentials(url: str) -> tuple[Any, str | None]:
     return (given if credentials is not None else None), region
 
 
-def _gs(url: str, bucket: str, prefix: str) -> Remote:
-    from obstore.store import GCSStore
-
+def _gs_access(url: str) -> tuple[str, bool, dict[str, Any]]:
+    """(endpoint, "" for Google's own; whether requests are signed; obstore's other settings), by the environment."""
     environment = os.environ
     names = ("GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_SERVICE_ACCOUNT", "GOOGLE_SERVICE_ACCOUNT_KEY")
     files = [environment[name] for name in names[:2] if environment.get(name)]
@@ -313,17 +324,7 @@ def _gs(url: str, bucket: str, prefix: str) -> Remote:
     if (environment.get("GOOGLE_SKIP_SIGNATURE") or "").lower() in ("1", "true"):
         signed = False
     endpoint = environment.get("GOOGLE_BASE_URL", "")
-    settings: dict[str, Any] = {} if signed else {"skip_signature": True}
-    if endpoint:
-        settings["base_url"] = endpoint
-    objects = GCSStore(
-        bucket,
-        prefix=prefix or None,
-        client_options=_client_options(endpoint),
-        retry_config=_RETRIES,  # type: ignore[arg-type]
-        **settings,
-    )
-    return Remote(url, redact(endpoint or "Google Cloud Storage"), signed, objects)
+    return endpoint, signed, {"base_url": endpoint} if endpoint else {}
 
 
 _GS_KEY = "give a key's file, or run: gcloud auth application-default login"
@@ -337,7 +338,7 @@ def _is_google_machine() -> bool:
         return False
 
 
-def _http(url: str, host: str, prefix: str) -> Remote:
+def _http(url: str, host: str) -> Remote:
     from obstore.store import HTTPStore
 
     objects = HTTPStore.from_url(url, client_options=_client_options(url), retry_config=_RETRIES)  # type: ignore[arg-type]

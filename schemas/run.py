@@ -61,7 +61,7 @@ def open_group(path: str | os.PathLike[str], mode: str = "r") -> zarr.Group:
             )
         store: Any = RemoteStore(remote)
     else:
-        if not Path(where).exists():
+        if not os.path.exists(where):  # Path.exists raises for a name too long
             raise StoreError(f"{where} does not exist. Make it with: capture --model NAME --store {where}")
         if not (Path(where) / "zarr.json").is_file():
             raise StoreError(f"{where} is not a run store: it has no zarr.json. A store is a folder made by capture")

@@ -95,6 +95,26 @@ def test_input_that_cannot_be_used(analyze: Command, noisy_store: Path, argument
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--store", "x" * 5000], f"analyze: error: {'x' * 100}...{'x' * 50} (5,000 characters) does not exist."),
+        (["--store", "s3://bucket/a\tb"], r"'s3://bucket/a\tb' is no URL"),
+        (["--store", "run.zarr", "--report", "a\0.html"], r"'a\x00.html' holds a NUL character"),
+        (
+            ["--store", "STORE", "--report", f"{'x' * 5000}.html"],
+            "(5,005 characters): File name too long: give a shorter",
+        ),
+    ],
+    ids=["store", "URL", "NUL", "report"],
+)
+def test_a_name_that_nothing_can_have(analyze: Command, noisy_store: Path, arguments: list[str], told: str) -> None:
+    status, out, err = analyze(*(str(noisy_store) if word == "STORE" else word for word in arguments))
+    assert (status, out) == (2, "")
+    assert told in err
+    assert len(err) < 600
+
+
 def test_a_store_must_be_given(analyze: Command) -> None:
     status, _, err = analyze("--magnitude", "6")
     assert status == 2

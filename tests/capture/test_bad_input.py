@@ -65,6 +65,38 @@ def test_an_unknown_model(refuse: Refuse) -> None:
     assert "Did you mean qwen3-30b" in message
 
 
+LONG = "x" * 5000
+SHOWN = "x" * 100 + "..." + "x" * 50 + " (5,000 characters)"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--model", LONG], f"--model {SHOWN}: no preset, folder or Hub id"),
+        (["--model", "~no-such-user/model"], "--model ~no-such-user/model: no preset, folder or Hub id"),
+        (["--model", "a\0b"], r"'a\x00b' holds a NUL character"),
+        (["--store", LONG], f"cannot write --store {SHOWN}: File name too long: give a shorter path"),
+        (["--store", f"runs/{'y' * 252}"], "File name too long: give a shorter path"),
+        (["--store", "s3://bucket/a\tb"], r"'s3://bucket/a\tb' is no URL"),
+        (["--store", ""], "--store is empty: give a path"),
+        (["--text", f"{LONG}.txt"], "(5,004 characters): there is no such file"),
+        (["--text", "~no-such-user/prose.txt"], "--text ~no-such-user/prose.txt: there is no such file"),
+    ],
+    ids=["model", "model of nobody", "NUL", "store", "draft", "URL", "empty", "text", "text of nobody"],
+)
+def test_a_name_that_nothing_can_have(arguments: list[str], said: str, refuse: Refuse, folder: Path) -> None:
+    message = refuse(folder, *arguments)
+    assert said in message
+    assert len(message) < 800
+
+
+def test_a_store_that_is_a_link_to_nothing(refuse: Refuse, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "link.zarr").symlink_to("nowhere.zarr")
+    for more in ([], ["--overwrite"]):
+        message = refuse(folder, "--store", "link.zarr", *more)
+        assert "--store link.zarr is a link to nowhere.zarr, which is not there" in message
+
+
 def test_a_folder_without_a_checkpoint(refuse: Refuse, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert "empty holds no checkpoint: there is no config.json" in refuse(tmp_path / "empty")
