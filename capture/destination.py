@@ -38,7 +38,7 @@ class Destination:
             return
         if self.path.is_symlink() and not os.path.exists(self.path):
             raise StoreError(
-                f"--store {path} is a link to {os.readlink(path)}, which is not there; give that path, or remove the link"
+                f"--store {path} is a link to {os.readlink(path)}, which is not there: remove it, or give another"
             )
         if overwrite and self.path.is_symlink():
             raise StoreError(
