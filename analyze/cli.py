@@ -183,13 +183,14 @@ def _info(arguments: argparse.Namespace) -> Iterator[str]:
 
 
 _OF_QUANTISATION = ("group_size", "alpha")
+_OF_HITS = ("minimum_hits", "layer_unit")
 _OF_DEFINITIONS = ("definition", "layers", "engine", "details", "features", *RULE_KNOBS)
 
 
 def _tables(arguments: argparse.Namespace) -> Iterator[str]:
     """What --criteria and --by answer."""
     asked = "--by" if arguments.criteria is None else "--criteria"
-    others = [name for name in _OF_DEFINITIONS if arguments.criteria is not None or name != "minimum_hits"]
+    others = [name for name in _OF_DEFINITIONS if arguments.criteria is not None or name not in _OF_HITS]
     others += [] if arguments.criteria is None else ["magnitude"]
     others += [] if arguments.criteria is None and arguments.by == "expert" else ["positions"]
     _refuse(arguments, others, f"goes with a definition of outliers, not with {asked}: leave one of them out")
@@ -204,6 +205,7 @@ def _tables(arguments: argparse.Namespace) -> Iterator[str]:
         magnitude=arguments.magnitude,
         positions=arguments.positions,
         minimum_hits="1" if arguments.minimum_hits is None else arguments.minimum_hits,
+        layer_unit=arguments.layer_unit or "cell",
         sites=arguments.sites,
         partial=arguments.partial,
         **{name: getattr(arguments, name) for name in PART_KNOBS},

@@ -40,6 +40,7 @@ def asked_tables(
     magnitude: str = "6",
     positions: str = "6%",
     minimum_hits: str | int = "1",
+    layer_unit: str = "cell",
     sites: str | None = None,
     partial: bool = False,
     layers_range: str | None = None,
@@ -62,7 +63,7 @@ def asked_tables(
         run = opened(store)
         selection = part.selection(run, None if sites is None else site_names(sites), partial, in_gain_units)
         if criteria is None:
-            rule: dict[str, Any] = {"positions": positions, "minimum_hits": minimum_hits}
+            rule: dict[str, Any] = {"positions": positions, "minimum_hits": minimum_hits, "layer_unit": layer_unit}
             found = exceedances_by(run, by or "layer", magnitude, selection, **rule, progress=progress, **options)
             tables.append(part.told(exceedance_table(found)))
         else:

@@ -21,6 +21,7 @@ _FIELDS = (
     Field("store", "Store", right=False, hidden=True),
     Field("model", "Model", right=False, hidden=True),
 )
+_ABOUT = ("store", "model", "by", "minimum_hits", "layer_unit", "in_gain_units")
 _EACH_ALONE = 4
 """Positions below this have rows of their own for people; later ones are put together up to each power of two."""
 
@@ -203,14 +204,16 @@ def _table(
     for_people: tuple[tuple[Value, ...], ...] | None = None,
 ) -> Table:
     left_out = [f"Left out as corrupt: {line}." for line in found.attrs.get("excluded", [])]
+    block = found.attrs["layer_unit"] == "block"
+    told = ["Blocks: a layer's tensors at these sites are one, at each place the largest |X| of them."] if block else []
     return Table(
         name=f"by-{by}",
         title=f"Hits by {by}: {found.attrs['model']}",
         fields=tuple(fields),
         rows=tuple(rows),
-        notes=(*notes, *left_out),
+        notes=(*notes, *told, *left_out),
         about={
-            **{name: found.attrs[name] for name in ("store", "model", "by", "minimum_hits", "in_gain_units")},
+            **{name: found.attrs[name] for name in _ABOUT},
             "excluded": list(found.attrs.get("excluded", [])),
         },
         for_people=for_people,

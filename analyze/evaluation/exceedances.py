@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analyze.criteria.top_values import TopValues
+from analyze.evaluation.blocks import BlockExceedances, BlockPositionHits, BlockTopValues, require_block_gains
 from analyze.opened import opened
 from analyze.quantities import Share, decimal_text, parse_magnitudes, parse_share
 from analyze.statistics.exceedances import Exceedances
@@ -21,9 +22,9 @@ from analyze.statistics.measure import measure
 from analyze.statistics.position_hits import PositionHits
 from analyze.statistics.selection import EVERYTHING, Selection, choose
 from analyze.statistics.statistic import Statistic
-from analyze.statistics.tensors import find_tensors
+from analyze.statistics.tensors import Tensor, find_tensors
 from analyze.thresholds.definitions import ONE_HIT, Minimum
-from analyze.thresholds.knobs import parse_minimum_hits
+from analyze.thresholds.knobs import LAYER_UNITS, parse_minimum_hits
 from schemas.errors import InputError, StoreError
 from schemas.run import Run
 
@@ -48,6 +49,7 @@ def exceedances_by(
     *,
     positions: str = "6%",
     minimum_hits: str | int = "1",
+    layer_unit: str = "cell",
     **options: Any,
 ) -> xr.Dataset:
     """Hits ``|x| >= magnitude`` by ``layer``, ``position`` or ``expert``: a Dataset whose counts are int64.
@@ -61,8 +63,11 @@ def exceedances_by(
       ``features`` with at least ``minimum_hits`` in them, and ``outlier_features``, hit in at least the share
       ``positions`` of them; ``tokens`` (layer, expert). A token counts with each of its experts.
 
-    ``options`` are those of ``measure``. Raises InputError for another ``by``, StoreError where slices, values below a
-    floor or routing were not kept.
+    ``layer_unit``: with ``block`` a layer's tensors at all chosen sites are one, at each place the largest magnitude
+    of them, which is NaN where all are; ``site`` is then their names, joined. Not by expert, whose site is one.
+
+    ``options`` are those of ``measure``. Raises InputError for another ``by`` or unit, StoreError where slices, values
+    below a floor or routing were not kept.
 
     >>> exceedances_by("runs/tiny.zarr", "layer", "6,8").hits.sel(site="ln_attn").values.tolist()
     [[24, 16], [24, 16]]
@@ -80,7 +85,13 @@ def exceedances_by(
             f"--minimum-hits {minimum.text} says when a feature or layer counts, and --by position counts hits "
             "themselves: leave it out, or ask --by layer"
         )
-    rule = _Rule(parse_share(positions, "--positions"), minimum)
+    if layer_unit not in LAYER_UNITS:
+        raise InputError(f"--layer-unit {layer_unit!r} is not known; it takes: {', '.join(LAYER_UNITS)}")
+    if by == "expert" and layer_unit == "block":
+        raise InputError(
+            f"--by expert is about {EXPERTS_SITE} alone, so that a block is that one tensor: leave out --layer-unit"
+        )
+    rule = _Rule(parse_share(positions, "--positions"), minimum, layer_unit == "block")
 
     def measured(statistics: list[Statistic], part: Selection) -> dict[str, Any]:
         return measure(run, statistics, part, **options)
@@ -92,6 +103,7 @@ def exceedances_by(
         "model": run.info.model.name,
         "features": run.dimensions.features,
         "minimum_hits": minimum.text,
+        "layer_unit": layer_unit,
         "in_gain_units": selection.in_gain_units,
     }
     return found
@@ -99,10 +111,14 @@ def exceedances_by(
 
 @dataclass(frozen=True)
 class _Rule:
-    """The share of an expert's tokens that makes an outlier feature, and the hits that make a feature hit."""
+    """The share of an expert's tokens that makes an outlier feature, and the hits that make a feature hit.
+
+    ``blocks``: whether a layer's tensors at all sites are one.
+    """
 
     positions: Share
     minimum: Minimum
+    blocks: bool
 
 
 def _least(rule: _Rule, tokens: xr.DataArray) -> xr.DataArray:
@@ -127,14 +143,22 @@ def _require_above_floor(run: Run, by: str, magnitudes: tuple[str, ...]) -> None
 def _by_layer(
     run: Run, magnitudes: tuple[str, ...], selection: Selection, rule: _Rule, measured: Measure
 ) -> xr.Dataset:
-    statistics: list[Statistic] = [Exceedances(magnitudes), PositionHits(magnitudes, run.dimensions.positions)]
     whole = run.retention.floor is None
     chosen = choose(run, selection)
     tensors, _reasons = find_tensors(run, chosen, ("norm output",))
-    if whole and tensors:
-        statistics.append(TopValues(tensors))
-    found = measured(statistics, selection)
-    by_feature, by_position = found["exceedances"], found["position-hits"]
+    positions = run.dimensions.positions
+    statistics: list[Statistic] = [Exceedances(magnitudes), PositionHits(magnitudes, positions), TopValues(tensors)]
+    if rule.blocks:
+        blocks = _Blocks.of(run, selection)
+        statistics = [
+            BlockExceedances(magnitudes, blocks.others),
+            BlockPositionHits(magnitudes, positions, blocks.others),
+            BlockTopValues((Tensor("norm output", chosen.sites[0]),), blocks.others),
+        ]
+        selection = blocks.selection
+    with_top = whole and (rule.blocks or bool(tensors))
+    found = measured(statistics if with_top else statistics[:2], selection)
+    by_feature, by_position = (found[statistic.name] for statistic in statistics[:2])
     rows = by_position.rows.sum("position")
     answer: xr.Dataset = by_position[["tokens"]].assign(
         hits=by_feature.hits.sum("feature"),
@@ -142,18 +166,47 @@ def _by_layer(
         features=(by_feature.hits >= _least(rule, rows)).sum("feature"),
         looked_at=rows,
     )
-    if whole and tensors:
-        top = found["top-values"].mean("sequence").rename(tensor="site")
+    if with_top:
+        top = found[statistics[2].name].mean("sequence").rename(tensor="site")
         answer = answer.assign(top=top.top, median=top["median"])
     answer.attrs["excluded"] = by_position.attrs["excluded"]
-    return answer
+    return blocks.named(answer) if rule.blocks else answer
 
 
 def _by_position(
-    run: Run, magnitudes: tuple[str, ...], selection: Selection, _: _Rule, measured: Measure
+    run: Run, magnitudes: tuple[str, ...], selection: Selection, rule: _Rule, measured: Measure
 ) -> xr.Dataset:
-    found: xr.Dataset = measured([PositionHits(magnitudes, run.dimensions.positions)], selection)["position-hits"]
-    return found[["hits", "rows"]]
+    positions = run.dimensions.positions
+    if not rule.blocks:
+        found: xr.Dataset = measured([PositionHits(magnitudes, positions)], selection)["position-hits"]
+        return found[["hits", "rows"]]
+    blocks = _Blocks.of(run, selection)
+    statistic = BlockPositionHits(magnitudes, positions, blocks.others)
+    return blocks.named(measured([statistic], blocks.selection)[statistic.name][["hits", "rows"]])
+
+
+@dataclass(frozen=True)
+class _Blocks:
+    """What a pass over blocks is given: the first site, beside which the ``others`` are read; ``label``: all sites."""
+
+    selection: Selection
+    others: tuple[str, ...]
+    label: str
+
+    @staticmethod
+    def of(run: Run, selection: Selection) -> _Blocks:
+        chosen = choose(run, selection)
+        if chosen.in_gain_units:
+            require_block_gains(run, chosen)
+        first = dataclasses.replace(selection, sites=chosen.sites[:1])
+        return _Blocks(first, chosen.arrays[1:], "+".join(chosen.sites))
+
+    def named(self, found: xr.Dataset) -> xr.Dataset:
+        """``found`` under the name of all sites."""
+        (first,) = found.site.values.tolist()
+        named = found.assign_coords(site=[self.label])
+        excluded = [line.replace(first, self.label, 1) for line in found.attrs.get("excluded", [])]
+        return named.assign_attrs(excluded=excluded)
 
 
 def require_routing(run: Run) -> None:

@@ -182,9 +182,12 @@ def test_hits_by_layer_and_position_of_a_part(analyze: Command, noisy_store: Pat
         assert row["hits"] == int((values >= 6).sum())
     assert len(table["rows"]) == 6
     assert json.loads(whole)["tables"][0]["notes"][-1] != table["notes"][-1]
-    status, _, told = analyze("--store", noisy_store, "--by", "layer", "--layer-unit", "block")
+    status, _, told = analyze("--store", noisy_store, "--by", "layer", "--scope", "pooled")
     assert status == 2
-    assert "--layer-unit goes with a definition of outliers, not with --by" in told
+    assert "--scope goes with a definition of outliers, not with --by" in told
+    status, _, told = analyze("--store", noisy_store, "--criteria", "kurtosis", "--layer-unit", "block")
+    assert status == 2
+    assert "--layer-unit goes with a definition of outliers, not with --criteria" in told
     status, out, _ = analyze("--store", noisy_store, "--criteria", "kurtosis", "--positions-range", "1:")
     assert status == 0
     assert "Looked at: positions 1: alone." in " ".join(out.split())

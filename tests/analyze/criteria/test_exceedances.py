@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
+import tempfile
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -11,13 +13,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import xarray as xr
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from analyze.evaluation.criterion_tables import asked_tables
 from analyze.evaluation.evaluate import evaluate_criteria
 from analyze.evaluation.exceedances import exceedances_by
 from analyze.statistics.selection import Selection
 from schemas.errors import InputError, StoreError
 from tests.analyze.criteria.mixture import EXPERTS, LAYERS, SEQUENCES, Made, make_mixture
+from tests.analyze.test_knobs import write
 from tests.analyze.worlds import World, stored, worlds
 from tests.stores import write_store
 
@@ -74,6 +80,67 @@ def test_by_layer_and_by_position(world: World) -> None:
         assert (by_position.isel(site=i, magnitude=k).hits.values == hits.sum(axis=(1, 3))).all()
     assert (by_position.rows == held[0].shape[1]).all()
     assert (by_position.hits.sum("position") == by_layer.hits).all()
+
+
+@settings(max_examples=10, deadline=None)
+@given(worlds(), st.booleans())
+def test_by_layer_and_by_position_of_blocks(world: World, gained: bool) -> None:
+    """Value by value the largest of the sites, in loops; one site alone is its cells."""
+    shape = next(iter(world.sites.values())).shape
+    random = np.random.default_rng(shape)
+    gains = {name: random.choice(np.array([2, -0.5, 4], np.float32), (shape[0], shape[3])) for name in world.sites}
+    if gained:
+        gains["ln_attn"][0, 0] = 0
+    selection = Selection(in_gain_units=gained)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "world.zarr"
+        held = write(path, world, np.zeros(shape[1:3], np.uint8), gains)
+        found, by_position = (
+            exceedances_by(path, by, ",".join(MAGNITUDES), selection, layer_unit="block")
+            for by in ("layer", "position")
+        )
+        for by in ("layer", "position"):
+            one = replace(selection, sites=("ln_attn",))
+            block, cell = (exceedances_by(path, by, "2,6", one, layer_unit=unit) for unit in ("block", "cell"))
+            xr.testing.assert_equal(block, cell)
+    assert found.site.values.tolist() == ["+".join(world.sites)]
+    tensors = []
+    for name, values in held.items():
+        divisor = np.where(gains[name] == 0, np.nan, gains[name]).astype(np.float64)[:, None, None, :]
+        with np.errstate(over="ignore"):
+            tensors.append(np.abs((values / divisor).astype(np.float32) if gained else values))
+    block = np.fmax.reduce(tensors)
+    for k, magnitude in enumerate(MAGNITUDES):
+        hits = reaches(block, magnitude)
+        cell = found.isel(site=0, magnitude=k)
+        assert cell.hits.values.tolist() == hits.sum(axis=(1, 2, 3)).tolist()
+        assert cell.tokens.values.tolist() == hits.any(axis=3).sum(axis=(1, 2)).tolist()
+        assert cell.features.values.tolist() == hits.any(axis=(1, 2)).sum(axis=1).tolist()
+        assert (cell["values"] == block[0].size).all()
+        assert (by_position.isel(site=0, magnitude=k).hits.values == hits.sum(axis=(1, 3))).all()
+    for layer, q in itertools.product(range(shape[0]), range(shape[1])):
+        known = np.sort(block[layer, q][~np.isnan(block[layer, q])].astype(np.float64))
+        if shape[1] == 1 and known.size:
+            assert float(found.top[0, layer, 0]) == known[-1]
+            middle = (known[(known.size - 1) // 2] + known[known.size // 2]) / 2
+            assert float(found["median"][0, layer]) == middle
+
+
+def test_blocks_by_hand_and_where_there_are_none(tmp_path: Path, mixture: Made) -> None:
+    """Two sites, (7, 2) and (1, -8) at one token, (0, 0) and (6, 0) at the other: 3 hits of 4 at 6, at two tokens."""
+    sites = {"ln_attn": [[7, 2], [0, 0]], "ln_mlp": [[1, -8], [6, 0]]}
+    write_store(tmp_path / "run.zarr", {s: np.array(v, np.float32).reshape(1, 1, 2, 2) for s, v in sites.items()})
+    by_layer = exceedances_by(tmp_path / "run.zarr", "layer", layer_unit="block", minimum_hits=2)
+    found = by_layer.isel(site=0, layer=0, magnitude=0)
+    assert (int(found.hits), int(found.tokens), int(found.features), int(found["values"])) == (3, 2, 1, 4)
+    assert (found.top.values.tolist(), float(found["median"])) == ([8.0, 7.0, 6.0], 6.5)
+    with pytest.raises(InputError, match="--by expert is about ln_mlp alone, so that a block is that one tensor"):
+        exceedances_by(mixture.path, "expert", layer_unit="block")
+    with pytest.raises(InputError, match="ln_attn of layer 0 has no gain in this store, so a block"):
+        exceedances_by(tmp_path / "run.zarr", "layer", "6", Selection(in_gain_units=True), layer_unit="block")
+    (table,) = asked_tables([tmp_path / "run.zarr"], by="position", layer_unit="block")
+    assert table.notes[-1].startswith("Blocks: a layer's tensors at these sites are one")
+    assert table.rows[0][3] == "ln_attn+ln_mlp"
 
 
 def test_the_largest_by_layer_are_those_of_the_criterion(mixture: Made) -> None:
