@@ -94,7 +94,7 @@ def overview(
             StoreView(
                 facts=_facts(run, found[0], label),
                 sweep=tuple(_point(result) for result in found),
-                coverage=lattice.coverage(tally.units),
+                coverage=lattice.coverage(tally.units, position_shares),
                 phase=lattice.phase_map(),
                 features=feature_views(run, question, place, listed, progress, resources),
                 curves=unless_absent(lambda: curves(run, plan, progress, resources)),  # noqa: B023

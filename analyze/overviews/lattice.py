@@ -9,6 +9,7 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
+from analyze.overviews.columns import LISTED, Exact, columns, held_lengths
 from analyze.overviews.packing import packed
 from analyze.overviews.results import Coverage, PhaseMap, ShareStep
 from analyze.progress import Progress
@@ -18,7 +19,7 @@ from analyze.thresholds.answers import tallied
 from analyze.thresholds.plan import Plan, make_plan
 from analyze.thresholds.question import Question
 from analyze.thresholds.tally import Tally
-from analyze.thresholds.units import Staircase, Units
+from analyze.thresholds.units import Units
 from schemas.run import Run
 
 __all__ = ["LEAST_LAYERS", "LEAST_POSITIONS", "Lattice", "share_steps", "take_lattice"]
@@ -30,6 +31,7 @@ LEAST_POSITIONS = Fraction(1, 100)
 """Least shares that a report answers, unless lesser ones are asked for: below them nearly every feature is hit."""
 
 _PHASE_STEPS = 20
+_NONE: Counts = np.zeros(0, np.int64)
 
 
 def share_steps(asked: Share, least: Fraction) -> tuple[tuple[ShareStep, ...], int]:
@@ -57,27 +59,44 @@ class Lattice:
     pairs: Units
     features: Units | None
 
-    def coverage(self, listed: Units) -> Coverage:
-        """The packed form; ``listed`` are the units counted at the shares asked."""
+    def coverage(self, listed: Units, position_shares: Sequence[ShareStep]) -> Coverage:
+        """The packed form, for those shares of positions; ``listed`` are the units counted at the shares asked."""
         plan = self.plan
-        rows = listed.rows(0, plan.thresholds[0])
+        rows = listed.rows(0, plan.thresholds[0])[:LISTED]
+        pooled = plan.question.definition.scope == "pooled"
+        alike = not plan.uneven
+        exact: Exact = "none" if pooled else "listed" if alike and self.features is None else "all"
+        features = None
+        if pooled and self.features is not None:
+            features = packed(columns(self.features, plan, position_shares, "all", _NONE))
+        elif self.features is not None:
+            order = np.argsort(self.features.feature)
+            feature, peak = self.features.feature[order], self.features.peak[order]
+            features = packed([np.diff(feature, prepend=0), peak])
         return Coverage(
             encoding=plan.encoding.name,
             thresholds=plan.thresholds,
             threshold_of=plan.threshold_of,
-            pairs=packed(_streams(self.pairs, plan, held=True)),
-            features=None
-            if self.features is None
-            else packed(_streams(self.features, plan, held=plan.question.definition.scope == "pooled")),
+            pairs=packed(columns(self.pairs, plan, position_shares, exact, self._places(listed, rows, exact))),
+            pairs_exact=exact,
+            features=features,
             listed=packed(
                 [
                     [] if listed.sequence is None else listed.sequence[rows],
                     listed.feature[rows],
                     [] if listed.met is not None else listed.critical[rows],
-                    listed.peak[rows],
                 ]
             ),
         )
+
+    def _places(self, listed: Units, rows: Counts, exact: Exact) -> Counts:
+        """Where the ``rows`` of ``listed`` are among the pairs, if any are to be held for being listed."""
+        if exact != "listed" or listed.sequence is None or self.pairs.sequence is None:
+            return _NONE
+        features = self.plan.dimensions.features
+        keys = self.pairs.sequence * features + self.pairs.feature
+        order = np.argsort(keys)
+        return order[np.searchsorted(keys[order], listed.sequence[rows] * features + listed.feature[rows])]
 
     def phase_map(self) -> PhaseMap:
         """Counts over magnitude and layer share, at the position share asked."""
@@ -94,7 +113,7 @@ class Lattice:
         plan = self.plan
         pooled = plan.question.definition.scope == "pooled"
         units = self.features if pooled and self.features is not None else self.pairs
-        rows = np.flatnonzero(_lengths(units, plan) > threshold)
+        rows = np.flatnonzero(held_lengths(units, plan) > threshold)
         found = units.coverage(threshold, rows)
         share = plan.question.positions.value
         enough = (found.positions * share.denominator >= share.numerator * found.positions_total) & (
@@ -132,42 +151,3 @@ def take_lattice(
 
 def _share(step: ShareStep) -> Share:
     return Share(step.text, Fraction(step.numerator, step.denominator))
-
-
-def _lengths(units: Units, plan: Plan) -> Counts:
-    """At how many thresholds each unit is held: those that it meets, or all up to the last that it meets."""
-    if units.met is None:
-        found: Counts = np.searchsorted(plan.thresholds, units.critical.astype(np.int64), side="right").astype(np.int64)
-        return found
-    places = np.arange(1, len(plan.thresholds) + 1)
-    return np.asarray((units.met * places).max(axis=1, initial=0), np.int64)
-
-
-def _streams(units: Units, plan: Plan, held: bool) -> list[npt.ArrayLike]:
-    """Lists of numbers as ``Coverage`` says, units by sequence and feature."""
-    sequence = np.zeros_like(units.feature) if units.sequence is None else units.sequence
-    order = np.lexsort((units.feature, sequence))
-    feature, lengths = units.feature[order], _lengths(units, plan)[order]
-    streams: list[npt.ArrayLike] = []
-    first = np.zeros(feature.size, np.bool_)
-    first[:1] = True
-    if units.sequence is not None:
-        ordered = units.sequence[order]
-        streams.append([int(np.count_nonzero(ordered == q)) for q in plan.sequences])
-        first[1:] = ordered[1:] != ordered[:-1]
-    streams += [np.where(first, feature, feature - np.roll(feature, 1)), lengths, units.peak[order]]
-    if held:
-        streams += [_differences(stairs, order, lengths) for stairs in (units.layers, units.positions)]
-    return streams
-
-
-def _differences(stairs: Staircase, order: Counts, lengths: Counts) -> Counts:
-    """The first ``lengths`` counts of each unit: the first of them, then how much less each next one is."""
-    ends = np.cumsum(lengths)
-    starts = ends - lengths
-    at = np.arange(int(lengths.sum())) - np.repeat(starts, lengths) + np.repeat(stairs.starts[order], lengths)
-    counts = stairs.flat[at]
-    steps = np.concatenate([counts[:1], counts[:-1] - counts[1:]])
-    begin = starts[lengths > 0]
-    steps[begin] = counts[begin]
-    return steps

@@ -131,26 +131,34 @@ class SweepPoint:
 
 @dataclass(frozen=True)
 class Coverage:
-    """Exact counts from which every magnitude, layer share and position share of the lists is answered.
+    """Counts from which every magnitude, layer share and position share of the lists is answered exactly.
 
     ``threshold_of`` gives each magnitude's place among the store's distinct ``thresholds`` (bit patterns of
     ``encoding``, ascending). ``pairs``, ``features`` and ``listed`` are packed integers
-    (``analyze.overviews.packing``):
+    (``analyze.overviews.packing``). ``pairs`` are all (sequence, feature) pairs that meet the least shares at the least
+    magnitude, by feature and sequence, in nine lists:
 
-    - ``pairs``: all (sequence, feature) pairs that meet the least shares at the least magnitude, by sequence and
-      feature: how many of each sequence; features, as differences; at how many thresholds each is held; peaks; then
-      affected layers at each of those thresholds and positions hit, each pair's first count and then how much less
-      the next one is.
-    - ``features``, for definitions that count features, the same without the first; layers and positions are held
-      where sequences are pooled. None for those that count pairs.
-    - ``listed``: the units counted at the shares asked and the least magnitude, in the command's order: sequences
-      (empty where features are counted), features, critical patterns (empty where there are none), peaks.
+    1. places of their sequences; 2. features, as differences; 3. at how many thresholds each is held;
+    4. layers affected and 5. how many of the ``position_shares`` are met, threshold by threshold: at the first of all
+       pairs, at others of those still held, in the order of the threshold before sorted stably by shares met, then
+       layers; there how much less it is than before, of shares d as 2 d or, where it is more, -2 d - 1;
+    6. which pairs positions are known of exactly, as differences of their places, 7. their peaks, and 8. at each
+       threshold of each how many positions are hit above what the last share met needs;
+    9. where ``pairs_exact`` is ``listed``, the sum of that over all pairs, known or not, threshold by threshold, by
+       layers and shares met.
+
+    ``pairs_exact``: ``all`` pairs are known, ``none``, or at least those that can be ``listed`` (the first 200, at any
+    magnitude and shares). ``features``, for definitions that count features: the same where sequences are pooled; else
+    features, as differences, and their peaks. None for those that count pairs. ``listed``: the first 200 units counted
+    at the shares asked and the least magnitude, in the command's order: sequences (empty where features are counted),
+    features, critical patterns (empty where there are none).
     """
 
     encoding: str
     thresholds: tuple[int, ...]
     threshold_of: tuple[int, ...]
     pairs: str
+    pairs_exact: str
     features: str | None
     listed: str
 

@@ -18,14 +18,14 @@ from analyze.thresholds.bootstrap import RESAMPLES, SEED, resamples
 
 __all__ = ["report_html"]
 
-_SCRIPTS = ("numbers.js", "lattice.js", "charts.js", "sections.js", "page.js")
+_SCRIPTS = ("numbers.js", "columns.js", "lattice.js", "charts.js", "sections.js", "page.js")
 
 
 def report_html(overview: Overview) -> str:
     """The report as one HTML file; raises MissingDependencyError where the chart library is not installed."""
     scripts = [_alone(_chart_library()), _alone('"use strict";\n' + "\n".join(map(_part, _SCRIPTS)))]
     page = {
-        "overview": as_json(overview),
+        "overview": _shown(overview),
         "charts": chart_specifications(),
         "palette": PALETTE,
         "draws": {str(n): packed([resamples(n)]) for n in sorted({len(s.facts.sequences) for s in overview.stores})},
@@ -47,6 +47,14 @@ def report_html(overview: Overview) -> str:
     }
     pieces = _part("page.html").split("%%")
     return "".join(piece if i % 2 == 0 else filled[piece] for i, piece in enumerate(pieces))
+
+
+def _shown(overview: Overview) -> dict[str, Any]:
+    """The overview without what the page computes from its counts."""
+    found = as_json(overview)
+    for store in found["stores"]:
+        del store["sweep"], store["saturation"]
+    return found
 
 
 def _part(name: str) -> str:

@@ -1,99 +1,111 @@
 // Answers at any magnitude and shares from the counts that the page holds: the command's rules, in whole numbers.
 
-/** Units of a store with, for each, the counts at the thresholds that it is held at. */
-function unitsOf(lists, rows, held) {
-  const [starts, features, lengths, peaks, layerSteps, positionSteps] = rows ? lists : [null, ...lists];
-  const units = { size: lengths.length, lengths, peaks, first: new Int32Array(lengths.length) };
-  units.row = new Int32Array(units.size);
-  units.feature = new Int32Array(units.size);
-  units.layers = new Int32Array(held ? layerSteps.length : 0);
-  units.positions = new Int32Array(held ? layerSteps.length : 0);
-  let row = 0, left = starts ? starts[0] : units.size, feature = 0, at = 0;
-  for (let unit = 0; unit < units.size; unit++) {
-    while (left === 0) {
-      left = starts[++row];
-      feature = 0;
-    }
-    left--;
-    feature += features[unit];
-    units.row[unit] = row;
-    units.feature[unit] = feature;
-    units.first[unit] = at;
-    if (!held) continue;
-    for (let place = 0; place < lengths[unit]; place++, at++) {
-      units.layers[at] = place ? units.layers[at - 1] - layerSteps[at] : layerSteps[at];
-      units.positions[at] = place ? units.positions[at - 1] - positionSteps[at] : positionSteps[at];
-    }
-  }
-  return units;
-}
-
 /** All that answers take of one store. */
 async function latticeOf(view, asked) {
   const { coverage, facts } = view;
   const pooled = asked.scope === "pooled";
-  const pairs = unitsOf(await unpacked(coverage.pairs), true, true);
-  const features = coverage.features === null ? null : unitsOf(await unpacked(coverage.features), false, pooled);
-  const [sequences, listed, critical, peaks] = await unpacked(coverage.listed);
+  const shares = asked.position_shares;
+  const pairs = unitsOf(await unpacked(coverage.pairs), shares, coverage.pairs_exact);
+  const lists = coverage.features === null ? null : await unpacked(coverage.features);
+  const features = pooled ? unitsOf(lists, shares, "all") : null;
+  const [sequences, listed, critical] = await unpacked(coverage.listed);
   const rowOf = new Map(facts.sequences.map((sequence, row) => [sequence, row]));
   const order = new Map();
   listed.forEach((feature, i) => {
     const key = sequences.length ? rowOf.get(sequences[i]) * facts.features + feature : feature;
     order.set(key, { rank: i, critical: critical.length ? magnitudeOf(critical[i], coverage.encoding) : null });
   });
-  const peakOf = features && new Map(Array.from(features.feature, (f, unit) => [f, features.peaks[unit]]));
-  return { view, facts, coverage, asked, pooled, pairs, features, order, peakOf };
+  const peakOf = lists && !pooled ? new Map(Array.from(running(lists[0]), (f, unit) => [f, lists[1][unit]])) : null;
+  return { view, facts, coverage, asked, pooled, pairs, features, order, peakOf, least: new Map() };
 }
 
-/** The smallest whole number that is at least the share of a total, exactly; each total once. */
-function neededOf(share) {
-  const found = new Map();
-  const [above, below] = [BigInt(share.numerator), BigInt(share.denominator)];
-  return (total) => {
-    if (!found.has(total)) found.set(total, Number((above * BigInt(total) + below - 1n) / below));
-    return found.get(total);
-  };
-}
+/** The smallest whole number that is at least the share of a total, exactly. */
+const neededOf = (share, total) =>
+  Number((BigInt(share.numerator) * BigInt(total) + BigInt(share.denominator) - 1n) / BigInt(share.denominator));
 
-/** The units that meet the rule: [unit, layers, positions, positions' total] of each. */
-function meeting(lattice, units, pooled, threshold, layerShare, positionShare) {
-  const { facts, asked } = lattice;
-  const layersNeeded = neededOf(layerShare)(facts.layers_total);
-  const needed = neededOf(positionShare);
-  const cells = facts.sites.length * facts.layers.length;
-  const met = [];
-  for (let unit = 0; unit < units.size; unit++) {
-    if (units.lengths[unit] <= threshold) continue;
-    const layers = units.layers[units.first[unit] + threshold];
-    if (layers < layersNeeded) continue;
-    const positions = units.positions[units.first[unit] + threshold];
-    const tokens = pooled ? facts.positions_total : facts.positions_by_sequence[units.row[unit]];
-    const times = asked.position_coverage === "mean" ? layers : asked.position_coverage === "density" ? cells : 1;
-    const total = tokens * times;
-    if (total > 0 && positions >= needed(total)) met.push([unit, layers, positions, total]);
+/** Positions that a unit has at least which meets so many of the shares of a total. */
+function leastPositions(lattice, total, steps) {
+  if (!lattice.least.has(total)) {
+    const needed = lattice.asked.position_shares.map((share) => neededOf(share, total));
+    lattice.least.set(total, Float64Array.from([0, ...needed]));
   }
-  return met;
+  return lattice.least.get(total)[steps];
 }
 
-/** What the definition counts at a threshold: rows of {row, feature, layers, layersTotal, positions, positionsTotal}. */
-function countedUnits(lattice, threshold, layerShare, positionShare) {
+/** What a unit's positions are counted out of. */
+function positionsTotal({ facts, asked, pooled }, row, layers) {
+  const tokens = pooled ? facts.positions_total : facts.positions_by_sequence[row];
+  const cells = facts.sites.length * facts.layers.length;
+  return tokens * (asked.position_coverage === "mean" ? layers : asked.position_coverage === "density" ? cells : 1);
+}
+
+/** Call `met(place)` for each unit of a column that meets the rule; `share` is the place of the share of positions. */
+function eachMeeting(column, layersNeeded, share, met) {
+  if (!column) return;
+  const { layers, steps } = column;
+  for (let i = 0; i < layers.length; i++) if (layers[i] >= layersNeeded && steps[i] > share) met(i);
+}
+
+/** A unit of which positions are known, with its coverage; `i` is its place among those of its column. */
+function knownUnit(lattice, units, threshold, i) {
+  const column = units.columns[threshold];
+  const place = column.exact[i], exact = column.exactOf[i];
+  const unit = column.units[place], layers = column.layers[place], row = units.row[unit];
+  const total = positionsTotal(lattice, row, layers);
+  const least = total > 0 ? leastPositions(lattice, total, column.steps[place]) : 0;
+  return { row: lattice.pooled ? null : row, feature: units.feature[unit], peak: units.peaks[exact],
+    layers, layersTotal: lattice.facts.layers_total,
+    positions: least + units.rests[units.first[exact] + threshold], positionsTotal: total };
+}
+
+/** The units whose positions are known that meet the rule at a threshold. */
+function knownUnits(lattice, units, threshold, layersNeeded, share) {
+  const column = units.columns[threshold];
+  const found = [];
+  if (!column) return found;
+  for (let i = 0; i < column.exact.length; i++) {
+    const place = column.exact[i];
+    if (column.layers[place] >= layersNeeded && column.steps[place] > share) found.push(knownUnit(lattice, units, threshold, i));
+  }
+  return found;
+}
+
+/** What the definition counts: how many, of what sums of coverage by total, and the units among them that can be listed. */
+function countedUnits(lattice, threshold, layersNeeded, share) {
   const { facts, pairs, features, pooled } = lattice;
-  const alone = meeting(lattice, pairs, false, threshold, layerShare, positionShare);
-  const bySequence = new Array(facts.sequences.length).fill(0);
-  for (const [unit] of alone) bySequence[pairs.row[unit]]++;
-  const own = pooled ? meeting(lattice, features, true, threshold, layerShare, positionShare) : alone;
-  const units = pooled ? features : pairs;
-  let counted = own.map(([unit, layers, positions, positionsTotal]) => ({
-    row: pooled ? null : units.row[unit],
-    feature: units.feature[unit],
-    peak: units.peaks[unit],
-    layers,
-    layersTotal: facts.layers_total,
-    positions,
-    positionsTotal,
-  }));
-  if (facts.sequences_needed !== null) counted = metOften(lattice, counted);
-  return { counted, bySequence };
+  if (pairs.known === "listed") return countedCells(lattice, threshold, layersNeeded, share);
+  let listed = knownUnits(lattice, pooled ? features : pairs, threshold, layersNeeded, share);
+  if (facts.sequences_needed !== null) listed = metOften(lattice, listed);
+  const sums = { layers: new Map(), positions: new Map() };
+  for (const unit of listed) {
+    add(sums.layers, unit.layersTotal, unit.layers);
+    add(sums.positions, unit.positionsTotal, unit.positions);
+  }
+  return { outliers: listed.length, unique: new Set(listed.map((unit) => unit.feature)).size, sums, listed };
+}
+
+const add = (sums, total, count) => sums.set(total, (sums.get(total) || 0) + count);
+
+/** The same where positions are known of some units, and sums of all. */
+function countedCells(lattice, threshold, layersNeeded, share) {
+  const { facts, pairs } = lattice;
+  const column = pairs.columns[threshold];
+  const sums = { layers: new Map(), positions: new Map() };
+  let outliers = 0;
+  if (column) {
+    const { cells } = column;
+    for (let i = 0; i < cells.counts.length; i++) {
+      if (cells.layers[i] < layersNeeded || cells.steps[i] <= share) continue;
+      const total = positionsTotal(lattice, 0, cells.layers[i]);
+      outliers += cells.counts[i];
+      add(sums.layers, facts.layers_total, cells.layers[i] * cells.counts[i]);
+      add(sums.positions, total, leastPositions(lattice, total, cells.steps[i]) * cells.counts[i] + cells.sums[i]);
+    }
+  }
+  const seen = new Uint8Array(facts.features);
+  eachMeeting(column, layersNeeded, share, (i) => { seen[pairs.feature[column.units[i]]] = 1; });
+  return { outliers, unique: seen.reduce((sum, one) => sum + one, 0), sums,
+    listed: knownUnits(lattice, pairs, threshold, layersNeeded, share) };
 }
 
 /** Features that meet the rule in enough sequences, their coverage added up over those. */
@@ -111,17 +123,40 @@ function metOften(lattice, pairs) {
   return [...found.values()].filter((one) => one.times >= lattice.facts.sequences_needed);
 }
 
-/** 100 times the mean of counts / totals, added up exactly and rounded once to a double; null of nothing. */
-function meanPercent(units, count, total) {
-  if (!units.length) return null;
-  const sums = new Map();
-  for (const unit of units) sums.set(unit[total], (sums.get(unit[total]) || 0) + unit[count]);
+/** In how many sequences each feature meets the rule. */
+function timesMet({ pairs, facts }, threshold, layersNeeded, share) {
+  const times = new Int32Array(facts.features);
+  const column = pairs.columns[threshold];
+  eachMeeting(column, layersNeeded, share, (i) => { times[pairs.feature[column.units[i]]]++; });
+  return times;
+}
+
+/** How many the definition counts, no more. */
+function outliersAt(lattice, threshold, layersNeeded, share) {
+  const { facts, pairs, features, pooled } = lattice;
+  if (facts.sequences_needed !== null) {
+    return timesMet(lattice, threshold, layersNeeded, share).reduce((n, times) => n + (times >= facts.sequences_needed), 0);
+  }
+  const column = (pooled ? features : pairs).columns[threshold];
+  let found = 0;
+  if (column && column.cells) {
+    const { layers, steps, counts } = column.cells;
+    for (let i = 0; i < counts.length; i++) if (layers[i] >= layersNeeded && steps[i] > share) found += counts[i];
+  } else {
+    eachMeeting(column, layersNeeded, share, () => { found++; });
+  }
+  return found;
+}
+
+/** 100 times the mean of counts / totals, from sums by total, added up exactly and rounded once to a double; null of none. */
+function meanPercent(sums, units) {
+  if (!units) return null;
   let above = 0n, below = 1n;
   for (const [size, sum] of sums) {
     above = above * BigInt(size) + BigInt(sum) * below;
     below *= BigInt(size);
   }
-  return nearestDouble(100n * above, below * BigInt(units.length));
+  return nearestDouble(100n * above, below * BigInt(units));
 }
 
 /** The 95% bootstrap interval of the mean over sequences, from the same draws and with the same roundings. */
@@ -144,53 +179,51 @@ function interval(bySequence, draws) {
   });
 }
 
-/** One row of the command's table, as numbers and as it writes them. */
-function answerAt(lattice, place, layerShare, positionShare, draws) {
+/** One row of the command's table, as numbers and as it writes them; `share` is the place of the share of positions. */
+function answerAt(lattice, place, layerShare, share, draws) {
+  const { pairs, facts } = lattice;
   const threshold = lattice.coverage.threshold_of[place];
-  const { counted, bySequence } = countedUnits(lattice, threshold, layerShare, positionShare);
+  const layersNeeded = neededOf(layerShare, facts.layers_total);
+  const { outliers, unique, sums, listed } = countedUnits(lattice, threshold, layersNeeded, share);
+  const bySequence = new Array(facts.sequences.length).fill(0);
+  const column = pairs.columns[threshold];
+  eachMeeting(column, layersNeeded, share, (i) => { bySequence[pairs.row[column.units[i]]]++; });
   const mean = bySequence.reduce((sum, n) => sum + n, 0) / bySequence.length;
   const limits = draws ? interval(bySequence, draws) : null;
-  const layers = meanPercent(counted, "layers", "layersTotal");
-  const positions = meanPercent(counted, "positions", "positionsTotal");
   const places = limits && limits[1] < 100 ? 1 : 0;
   return {
-    counted,
-    outliers: counted.length,
-    unique: new Set(counted.map((unit) => unit.feature)).size,
+    outliers,
+    listed,
     cells: {
-      outliers: countText(counted.length),
-      unique: countText(new Set(counted.map((unit) => unit.feature)).size),
+      outliers: countText(outliers),
+      unique: countText(unique),
       perSequence: fixed(mean, 1) + (limits ? ` [${fixed(limits[0], places)}, ${fixed(limits[1], places)}]` : ""),
-      layers: percentText(layers),
-      positions: percentText(positions),
+      layers: percentText(meanPercent(sums.layers, outliers)),
+      positions: percentText(meanPercent(sums.positions, outliers)),
     },
   };
 }
 
 /** Outliers at every magnitude, at given shares. */
-function outliersByMagnitude(lattice, layerShare, positionShare) {
-  const known = new Map();
-  return lattice.coverage.threshold_of.map((threshold) => {
-    if (!known.has(threshold)) {
-      known.set(threshold, countedUnits(lattice, threshold, layerShare, positionShare).counted.length);
-    }
-    return known.get(threshold);
-  });
+function outliersByMagnitude(lattice, layerShare, share) {
+  const layersNeeded = neededOf(layerShare, lattice.facts.layers_total);
+  const counts = lattice.coverage.thresholds.map((_, threshold) => outliersAt(lattice, threshold, layersNeeded, share));
+  return lattice.coverage.threshold_of.map((threshold) => counts[threshold]);
 }
 
 /** Mean unique features over all subsets of n sequences (rarefaction), n from 1. */
-function growth(lattice, place, layerShare, positionShare) {
-  const { facts, pairs, coverage } = lattice;
-  const met = meeting(lattice, pairs, false, coverage.threshold_of[place], layerShare, positionShare);
-  const times = new Map();
-  for (const [unit] of met) times.set(pairs.feature[unit], (times.get(pairs.feature[unit]) || 0) + 1);
+function growth(lattice, place, layerShare, share) {
+  const { facts, coverage } = lattice;
   const sequences = facts.sequences.length;
+  const often = new Int32Array(sequences + 1);
+  const threshold = coverage.threshold_of[place];
+  for (const q of timesMet(lattice, threshold, neededOf(layerShare, facts.layers_total), share)) often[q]++;
   return Array.from({ length: sequences }, (_, i) => {
     let total = 0;
-    for (const q of times.values()) {
+    for (let q = 1; q <= sequences; q++) {
       let missed = 1; // C(Q - q, n) / C(Q, n)
       for (let k = 0; k <= i; k++) missed *= Math.max(0, sequences - q - k) / (sequences - k);
-      total += 1 - missed;
+      total += often[q] * (1 - missed);
     }
     return total;
   });

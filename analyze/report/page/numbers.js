@@ -1,21 +1,39 @@
 // Exact arithmetic and the command's own ways of writing numbers: Python rounds a tie to the even digit, and so do these.
 
-/** Lists of integers from LEB128 in zlib in base64 (analyze/overviews/packing.py). */
-async function unpacked(text) {
-  const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+const letters = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%.()*+-;,=:?@^_`{|}~";
+
+/** Lists of integers from LEB128 in zlib in base 85, a word each (analyze/overviews/packing.py). */
+const unpacked = (text) => Promise.all(text.split(" ").map(unpackedWord));
+
+async function unpackedWord(word) {
+  const stream = new Blob([bytesOf(word)]).stream().pipeThrough(new DecompressionStream("deflate"));
   const data = new Uint8Array(await new Response(stream).arrayBuffer());
-  let at = 0;
-  const next = () => {
+  let size = 0;
+  for (const byte of data) if (byte < 128) size++;
+  const numbers = new Float64Array(size);
+  for (let i = 0, at = 0; i < size; i++) {
     let value = 0, scale = 1, byte;
     do {
       byte = data[at++];
       value += (byte & 127) * scale;
       scale *= 128;
     } while (byte > 127);
-    return value;
-  };
-  return Array.from({ length: next() }, () => Float64Array.from({ length: next() }, next));
+    numbers[i] = value;
+  }
+  return numbers;
+}
+
+/** Four bytes of each five letters; the last group may be shorter. */
+function bytesOf(word) {
+  const values = new Uint8Array(128);
+  for (let i = 0; i < letters.length; i++) values[letters.charCodeAt(i)] = i;
+  const view = new DataView(new ArrayBuffer(4 * Math.ceil(word.length / 5)));
+  for (let at = 0, byte = 0; at < word.length; at += 5, byte += 4) {
+    let value = 0;
+    for (let i = at; i < at + 5; i++) value = value * 85 + (i < word.length ? values[word.charCodeAt(i)] : 84);
+    view.setUint32(byte, value);
+  }
+  return new Uint8Array(view.buffer, 0, Math.floor(word.length * 4 / 5));
 }
 
 /** The double nearest to above / below, two BigInts; ties to even. */

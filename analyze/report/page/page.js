@@ -6,6 +6,7 @@ const { asked, stores } = overview;
 const at = (id) => document.getElementById(id);
 const state = { magnitude: asked.chosen, layers: asked.layer_share, positions: asked.position_share, store: 0, feature: null };
 const choices = { magnitude: asked.magnitudes, layers: asked.layer_shares, positions: asked.position_shares };
+const LISTED = 200; // positions are known of the first so many units, whatever is chosen (analyze/overviews/columns.py)
 let lattices = [], draws = {};
 
 const layerShare = () => asked.layer_shares[state.layers];
@@ -18,14 +19,14 @@ function sweepOf(index) {
   const key = `${index} ${state.layers} ${state.positions}`;
   if (!sweeps.has(key)) {
     if (sweeps.size > 64) sweeps.clear();
-    sweeps.set(key, outliersByMagnitude(lattices[index], layerShare(), positionShare()));
+    sweeps.set(key, outliersByMagnitude(lattices[index], layerShare(), state.positions));
   }
   return sweeps.get(key);
 }
 
 function answerOf(index) {
   const { facts } = stores[index];
-  return answerAt(lattices[index], state.magnitude, layerShare(), positionShare(), draws[facts.sequences.length]);
+  return answerAt(lattices[index], state.magnitude, layerShare(), state.positions, draws[facts.sequences.length]);
 }
 
 /** The definition at what is chosen: the command's sentence with its shares and magnitude replaced. */
@@ -71,7 +72,7 @@ async function fillPhase() {
   const lattice = lattices[state.store];
   const share = layerShare().numerator / layerShare().denominator;
   const nearest = Math.min(19, Math.max(0, Math.round(share * 20) - 1));
-  const counts = phaseCounts(lattice, positionShare());
+  const counts = phaseCounts(lattice, state.positions);
   const rows = steps.flatMap((text, row) => asked.magnitudes.map((magnitude, place) => ({
     magnitude: Number(magnitude), share: parseInt(text, 10), outliers: counts[row][place],
     chosen: place === state.magnitude && row === nearest,
@@ -81,28 +82,28 @@ async function fillPhase() {
 
 /** Outliers by layer share, in twentieths, and magnitude. */
 function phaseCounts(lattice, share) {
-  if (isAsked() || state.positions === asked.position_share) return lattice.view.phase.outliers;
+  if (share === asked.position_share) return lattice.view.phase.outliers;
   return Array.from({ length: 20 }, (_, row) =>
     outliersByMagnitude(lattice, { numerator: row + 1, denominator: 20 }, share));
 }
 
-/** The largest magnitude of the grid at which a unit still counts, or its exact critical one at the shares asked. */
-function listedUnits(counted) {
+/** Units in the command's order and with critical magnitudes at the shares asked, else by peak: the first that are shown. */
+function listedUnits(found) {
   const lattice = lattices[state.store];
   const { facts } = stores[state.store];
   const keyOf = (unit) => (unit.row === null ? unit.feature : unit.row * facts.features + unit.feature);
   const known = isAsked() && !asked.by_count;
-  const rows = counted.map((unit) => ({ ...unit, listed: known ? lattice.order.get(keyOf(unit)) : undefined }));
-  return rows.sort((a, b) => a.listed && b.listed ? a.listed.rank - b.listed.rank
-    : b.peak - a.peak || a.row - b.row || a.feature - b.feature);
+  const rankOf = (unit) => (unit.listed ? unit.listed.rank : LISTED);
+  return found.map((unit) => ({ ...unit, listed: known ? lattice.order.get(keyOf(unit)) : undefined }))
+    .sort((a, b) => rankOf(a) - rankOf(b) || b.peak - a.peak || a.row - b.row || a.feature - b.feature)
+    .slice(0, LISTED);
 }
 
 function fillList(answer) {
   const { facts, features } = stores[state.store];
   const { encoding } = stores[state.store].coverage;
-  const units = listedUnits(answer.counted);
-  const shown = units.slice(0, 200);
-  const pairs = units.length > 0 && units[0].row !== null;
+  const shown = listedUnits(answer.listed);
+  const pairs = shown.length > 0 && shown[0].row !== null;
   const looked = new Set(features.map((view) => view.feature));
   if (!looked.has(state.feature)) state.feature = features.length ? features[0].feature : null;
   const rows = shown.map((unit) => {
@@ -117,13 +118,13 @@ function fillList(answer) {
       sixFigures(magnitudeOf(unit.peak, encoding)), critical];
   });
   const what = pairs ? "pairs" : "features";
-  const caption = units.length
-    ? `${shown.length < units.length ? `The first ${countText(shown.length)} of ` : ""}${countText(units.length)} ${what}, ` +
+  const caption = shown.length
+    ? `${shown.length < answer.outliers ? `The first ${countText(shown.length)} of ` : ""}${countText(answer.outliers)} ${what}, ` +
       `by ${isAsked() ? "critical magnitude" : "peak"}`
     : `No ${pairs ? "pair" : "feature"} counts here: choose a smaller magnitude or lesser shares`;
   const headings = ["Feature", ...(pairs ? ["Sequence"] : []), "L%", "S%", "Peak", "Critical magnitude"];
   at("list").replaceChildren(table(caption, headings, headings.map(() => true), rows, { id: "units" }));
-  if (!isAsked() && units.length) {
+  if (!isAsked() && shown.length) {
     at("list").append(make("p", { class: "quiet" }, "Critical magnitudes are held for the shares that were asked for: " +
       `${asked.layers} of layers, ${asked.positions} of positions.`));
   }
@@ -219,7 +220,7 @@ async function fillProfile() {
 
 async function fillGrowth() {
   const rows = stores.flatMap((store, i) =>
-    growth(lattices[i], state.magnitude, layerShare(), positionShare()).map((unique, n) => ({
+    growth(lattices[i], state.magnitude, layerShare(), state.positions).map((unique, n) => ({
       store: store.facts.label, tokens: (n + 1) * Math.max(...store.facts.positions_by_sequence), unique })));
   await fillChart("growth", rows, "Unique features against tokens");
 }

@@ -32,10 +32,13 @@ def test_the_command_writes_page_and_table(noisy_store: Path, tmp_path: Path, an
     assert (status, "Magnitude" in out) == (0, True)
     assert f"{file}: 1." in error
     page = file.read_text(encoding="utf-8")
-    assert held(page) == as_json(overview(noisy_store, "6,8", engine="peaks"))
     status, out, _ = analyze(*asked, "--format", "json", "-q")
     assert status == 0
-    assert json.loads(out) == held(page)
+    printed = json.loads(out)
+    assert printed == as_json(overview(noisy_store, "6,8", engine="peaks"))
+    for computed_by_the_page in ("sweep", "saturation"):
+        del printed["stores"][0][computed_by_the_page]
+    assert printed == held(page)
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
 
