@@ -150,8 +150,10 @@ def _is_encoder(model: Any, config: Any) -> bool:
 
 
 def _sentence(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return text[0][:200] if text else repr(error)
+    """Its first line, and the next where that only introduces it."""
+    lines = [line.strip() for line in str(error).strip().splitlines()]
+    text = " ".join(lines[: 2 if lines[0].endswith(":") else 1]) if lines else repr(error)
+    return text[:300]
 
 
 def expert_parameters(model: Any, experts: int) -> int:

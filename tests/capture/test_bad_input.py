@@ -244,6 +244,13 @@ def test_a_configuration_that_makes_no_model(entry: dict[str, object], refuse: R
     assert str(folder) in refuse(folder)
 
 
+def test_an_entry_that_contradicts_another(refuse: Refuse, folder: Path) -> None:
+    """transformers says in its second line what is wrong."""
+    edit(folder / "config.json", num_hidden_layers=6)
+    message = refuse(folder)
+    assert "`num_hidden_layers` (6) must be equal to the number of `layer_types` (4)" in message
+
+
 @pytest.mark.parametrize("model_type", ["t5", "clip", "vit"])
 def test_a_model_that_predicts_no_next_token(model_type: str, refuse: Refuse, folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps({"model_type": model_type}))
