@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from typing import Any
 
 import google_crc32c
@@ -25,6 +26,9 @@ __all__ = ["ChunkReader", "UnreadableChunkError", "read_whole_chunks"]
 _CHECKSUM_BYTES = 4
 _DECODED_BYTES = slice(4, 8)
 """Where Blosc's header says how many bytes come out."""
+
+
+_own = threading.local()
 
 
 class UnreadableChunkError(Exception):
@@ -56,15 +60,16 @@ class ChunkReader:
         Raises UnreadableChunkError where the file is missing or its checksum does not hold.
         """
         try:
-            body, checksum = _contents(os.path.join(self._folder, self._key(coordinates)))
+            contents = _contents(os.path.join(self._folder, self._key(coordinates)))
         except OSError as error:
             raise UnreadableChunkError(str(error)) from None
+        body, checksum = contents[:-_CHECKSUM_BYTES], contents[-_CHECKSUM_BYTES:].tobytes()
         if len(checksum) < _CHECKSUM_BYTES or google_crc32c.value(body).to_bytes(4, "little") != checksum:
             raise UnreadableChunkError("its checksum does not match")
         if into.nbytes != self._nbytes or into.dtype != self.dtype:
             raise ValueError(f"a chunk of {self._nbytes} bytes of {self.dtype} is not read into {into.nbytes}")
         try:
-            if int.from_bytes(body[_DECODED_BYTES], "little") != self._nbytes:
+            if int.from_bytes(body[_DECODED_BYTES].tobytes(), "little") != self._nbytes:
                 raise UnreadableChunkError("it holds another number of bytes")
             blosc.decompress(body, into)
         except (RuntimeError, ValueError) as error:
@@ -95,12 +100,13 @@ def read_whole_chunks(folder: str, array: zarr.Array[Any], index: Index) -> npt.
     return values
 
 
-def _contents(path: str) -> tuple[bytes, bytes]:
-    """All but the checksum, and the checksum: read apart, because the one is computed of bytes that begin an object."""
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-    try:
-        size = os.fstat(descriptor).st_size
-        body = os.read(descriptor, max(0, size - _CHECKSUM_BYTES))
-        return body, os.read(descriptor, _CHECKSUM_BYTES)
-    finally:
-        os.close(descriptor)
+def _contents(path: str) -> npt.NDArray[np.uint8]:
+    """A file's bytes, until this thread's next call: freed and asked for each time, their memory leaves holes."""
+    with open(path, "rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        if not hasattr(_own, "memory") or _own.memory.size < size:
+            _own.memory = np.empty(size + size // 8, np.uint8)  # chunks differ a little
+        contents: npt.NDArray[np.uint8] = _own.memory[:size]
+        if file.readinto(memoryview(contents)) != size:
+            raise UnreadableChunkError("it could not be read to its end")
+    return contents

@@ -6,7 +6,7 @@ import dataclasses
 import os
 import threading
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -40,10 +40,11 @@ class CellReader:
         self.run = run
         self.chosen = chosen
         self._own = threading.local()
-        self.positions = lru_cache(maxsize=64)(lambda sequence: chosen.positions(run, sequence))
-        self._parts = lru_cache(maxsize=64)(lambda chunk, sequence: row_parts(self.positions(sequence), chunk))
-        self._whole = lru_cache(maxsize=12)(self._read_whole)
-        self._thin = lru_cache(maxsize=None)(self._thin_reader)
+        # None refers to this object, which so ends with its last use, and its threads' memory with it.
+        self.positions = positions = lru_cache(maxsize=64)(lambda sequence: chosen.positions(run, sequence))
+        self._parts = lru_cache(maxsize=64)(lambda chunk, sequence: row_parts(positions(sequence), chunk))
+        self._whole = lru_cache(maxsize=12)(partial(_read_whole, run))
+        self._thin = lru_cache(maxsize=None)(partial(_thin_reader, run))
 
     def parts(self, array: str, sequence: int) -> list[slice]:
         """Rows of each part of a cell: one for each chunk of positions."""
@@ -65,7 +66,7 @@ class CellReader:
             sequence=sequence,
             position=positions,
             start=start,
-            stored=self._rows(array, (layer, sequence), positions),
+            stored=self._rows(array, (layer, sequence), positions, "piece"),
             encoding=self.run.encoding,
             in_gain_units=self.chosen.in_gain_units,
             norm=self.run.info.sites[array].norm,
@@ -77,20 +78,20 @@ class CellReader:
         for rows in self.parts(whole.array, whole.sequence):
             yield dataclasses.replace(whole, position=whole.position[rows], start=rows.start, stored=whole.stored[rows])
 
-    def _rows(self, array: str, cell: tuple[int, int], positions: Positions) -> Rows:
-        """(row, feature) stored values of a cell at ``positions``."""
+    def _rows(self, array: str, cell: tuple[int, int], positions: Positions, memory: str) -> Rows:
+        """(row, feature) stored values of a cell at ``positions``, until this thread reads into ``memory`` again."""
         if not positions.size:
             return np.empty((0, self.run.dimensions.features), self.run.array(array).dtype)
         first, last = int(positions[0]), int(positions[-1]) + 1
-        held = self._span(array, cell, first, last)
+        held = self._span(array, cell, first, last, memory)
         return held if last - first == positions.size else held[positions - first]
 
-    def _span(self, array: str, cell: tuple[int, int], first: int, last: int) -> Rows:
+    def _span(self, array: str, cell: tuple[int, int], first: int, last: int, memory: str) -> Rows:
         thin = self._thin(array)
         if thin is not None:
             size = thin.shape[2]
             chunks = range(first // size, -(-last // size))
-            into = self._memory(array, len(chunks) * size, thin)
+            into = self._memory(memory, len(chunks) * size, thin)
             try:
                 for place, chunk in enumerate(chunks):
                     thin.read((*cell, chunk, 0), into[place * size : (place + 1) * size])
@@ -99,35 +100,39 @@ class CellReader:
                 pass  # zarr's read says what is wrong
         return self.run.read(array, (*cell, slice(first, last)))
 
-    def _thin_reader(self, array: str) -> ChunkReader | None:
-        """A reader of whole chunks, which are cells or parts of them along position; None where zarr is to read."""
-        held = self.run.array(array)
-        if is_url(self.run.path) or held.chunks[:2] != (1, 1) or held.chunks[3] != held.shape[3]:
-            return None
-        return ChunkReader.of(os.path.join(self.run.path, array), held)
-
-    def _memory(self, array: str, rows: int, thin: ChunkReader) -> Rows:
-        """This thread's memory for rows of ``array``."""
+    def _memory(self, name: str, rows: int, thin: ChunkReader) -> Rows:
+        """This thread's memory of that name, for rows of an array."""
         held: dict[str, Rows] = self._own.__dict__.setdefault("memory", {})
-        if array not in held or len(held[array]) < rows:
-            held[array] = np.empty((rows, thin.shape[3]), thin.dtype)
-        return held[array][:rows]
+        known = held.get(name)
+        if known is None or known.shape[1] != thin.shape[3] or known.dtype != thin.dtype or len(known) < rows:
+            held[name] = known = np.empty((rows, thin.shape[3]), thin.dtype)
+        return known[:rows]
 
     def _beside(self, name: str, layer: int, sequence: int, positions: Positions) -> Rows | None:
         if name not in self.run:
             return None
-        dims = self._dims(name)
+        dims = _dims(self.run, name)
         if dims == ("layer", "sequence", "position", "feature"):
-            return self._rows(name, (layer, sequence), positions)
+            return self._rows(name, (layer, sequence), positions, name)
         held = self._whole(name, sequence if "sequence" in dims else None)
         picked: dict[str, Any] = {"layer": layer, "position": positions}
         found: Rows = held[tuple(picked.get(dim, slice(None)) for dim in dims if dim != "sequence")]
         return found
 
-    def _dims(self, name: str) -> tuple[str, ...]:
-        return tuple(map(str, self.run.array(name).metadata.dimension_names or ()))  # type: ignore[union-attr]
 
-    def _read_whole(self, name: str, sequence: int | None) -> Rows:
-        """Of an array beside the slices, all layers of one sequence: its chunks are that large."""
-        index = [slice(None) if dim != "sequence" or sequence is None else sequence for dim in self._dims(name)]
-        return self.run.read(name, tuple(index))
+def _thin_reader(run: Run, array: str) -> ChunkReader | None:
+    """A reader of whole chunks, which are cells or parts of them along position; None where zarr is to read."""
+    held = run.array(array)
+    if is_url(run.path) or held.chunks[:2] != (1, 1) or held.chunks[3] != held.shape[3]:
+        return None
+    return ChunkReader.of(os.path.join(run.path, array), held)
+
+
+def _dims(run: Run, name: str) -> tuple[str, ...]:
+    return tuple(map(str, run.array(name).metadata.dimension_names or ()))  # type: ignore[union-attr]
+
+
+def _read_whole(run: Run, name: str, sequence: int | None) -> Rows:
+    """Of an array beside the slices, all layers of one sequence: its chunks are that large."""
+    index = [slice(None) if dim != "sequence" or sequence is None else sequence for dim in _dims(run, name)]
+    return run.read(name, tuple(index))

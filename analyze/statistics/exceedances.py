@@ -54,7 +54,7 @@ class Exceedances(Statistic):
 
     def thresholds(self, encoding: Encoding) -> tuple[int, ...]:
         """The distinct patterns of the magnitudes, ascending."""
-        return tuple(sorted(set(_patterns(self.magnitudes, encoding))))
+        return _distinct(self.magnitudes, encoding)
 
     def chunk(self, piece: Piece) -> Partial:
         if piece.in_gain_units:
@@ -63,10 +63,12 @@ class Exceedances(Statistic):
 
     def of_hits(self, hits: npt.NDArray[Any], piece: Piece) -> Partial:
         """The partial of (threshold, feature) hits of a piece."""
-        return {"hits": hits, "rows": np.array(len(piece.position))}
+        rows = len(piece.position)
+        return {"hits": hits.astype(_dtype(rows), copy=False), "rows": np.array(rows)}
 
     def combine(self, first: Partial, second: Partial) -> Partial:
-        return {name: np.add(first[name], second[name], dtype=np.int64) for name in first}
+        rows = first["rows"] + second["rows"]
+        return {"hits": np.add(first["hits"], second["hits"], dtype=_dtype(int(rows))), "rows": rows}
 
     def finalize(self, partials: Partials, context: Context) -> xr.Dataset:
         encoding = context.run.encoding
@@ -81,6 +83,16 @@ class Exceedances(Statistic):
                 "rows": (("site", "layer"), context.cells(partials, "rows")),
             }
         ).assign_coords(magnitude=[decimal_text(Fraction(m)) for m in self.magnitudes])
+
+
+def _dtype(rows: int) -> npt.DTypeLike:
+    """Of numbers up to ``rows``: the counts are most of what a pass holds."""
+    return np.min_scalar_type(rows)
+
+
+@lru_cache(maxsize=16)
+def _distinct(magnitudes: tuple[str, ...], encoding: Encoding) -> tuple[int, ...]:
+    return tuple(sorted(set(_patterns(magnitudes, encoding))))
 
 
 @lru_cache(maxsize=16)

@@ -50,7 +50,10 @@ class Pass:
                 outputs = []
                 for sequence in wave:
                     tasks = [_node(self._task, block) for block in self._plan.blocks(sequence)]
-                    outputs.append(_node(partial(_of_sequence, self._statistics), *tasks))
+                    output: list[Any] = []
+                    for task in tasks:  # one after another, so that what is merged is not kept until the last is read
+                        output = [_node(partial(_of_sequence, self._statistics), *output, task)]
+                    outputs += output
                     folded = [
                         _node(partial(_folded, self._statistics), *before, task)
                         for before, task in zip(

@@ -86,3 +86,15 @@ def test_moments_are_those_of_all_finite_values_at_once(world: World) -> None:
 def test_two_statistics_of_one_name_are_refused(noisy_store: Any) -> None:
     with pytest.raises(ValueError, match="with one name: moments, moments"):
         measure(Run(noisy_store), [Moments(), Moments()])
+
+
+def test_counts_are_held_in_as_few_bytes_as_their_rows_need_and_told_in_eight() -> None:
+    counting = Exceedances(("6",))
+    held = {"hits": np.array([[200, 0]], np.uint8), "rows": np.array(200)}
+    two = counting.combine(held, held)
+    assert two["hits"].tolist() == [[400, 0]] and two["hits"].dtype == np.uint16
+    many = counting.combine(
+        {**two, "rows": np.array(2**16)}, {"hits": np.array([[65535, 1]], np.uint16), "rows": two["rows"]}
+    )
+    assert many["hits"].tolist() == [[65935, 1]] and many["hits"].dtype == np.uint32
+    assert held["hits"].tolist() == [[200, 0]]
