@@ -14,7 +14,7 @@ import struct
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from capture.presets import PRESETS
 from schemas.errors import InputError, MissingDependencyError
@@ -180,9 +180,16 @@ def safetensors_header(file: Path) -> tuple[dict[str, Any], int]:
         raise ValueError("its header is no JSON object")
     header.pop("__metadata__", None)
     for name, about in header.items():
-        if not isinstance(about, dict) or not {"dtype", "shape", "data_offsets"} <= set(about):
+        if not isinstance(about, dict) or not isinstance(about.get("dtype"), str):
+            raise ValueError(f"its header does not say what tensor {name} is")
+        shape, offsets = about.get("shape"), about.get("data_offsets")
+        if not (_are_counts(shape) and _are_counts(offsets)) or len(offsets) != 2:
             raise ValueError(f"its header does not say where tensor {name} is")
     return header, 8 + size
+
+
+def _are_counts(values: Any) -> TypeGuard[list[int]]:
+    return isinstance(values, list) and all(type(value) is int and value >= 0 for value in values)
 
 
 def fingerprint(files: list[Path]) -> str:

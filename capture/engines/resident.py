@@ -47,6 +47,7 @@ def load_model(
     ``placed`` spreads it over several devices instead. Raises InputError where the checkpoint does not fill the model:
     a tensor missing, of another shape, or damaged.
     """
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     Recipes(Converter(skeleton), Shards.in_folder(folder)).require_complete(folder)
@@ -67,7 +68,7 @@ def load_model(
         )
     except torch.OutOfMemoryError:
         raise CapacityError(f"{folder} does not fit in the memory of {device}; use --device cpu") from None
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise InputError(f"{folder}: the weights cannot be loaded: {str(error).strip()[:400]}") from error
     wrong = [f"{name} is missing" for name in sorted(report["missing_keys"])]
     wrong += [

@@ -199,6 +199,13 @@ def test_a_truncated_checkpoint(kept: int, refuse: Refuse, folder: Path) -> None
     assert "model.safetensors is" in refuse(folder)
 
 
+def test_a_file_with_bytes_that_are_no_tensors(refuse: Refuse, folder: Path) -> None:
+    """safetensors reads none such, and raises an error of its own."""
+    with (folder / "model.safetensors").open("ab") as file:
+        file.write(b"more")
+    assert "the weights cannot be loaded: Error while deserializing header" in refuse(folder, "--engine", "resident")
+
+
 DOWN = "model.layers.2.mlp.down_proj.weight"
 
 

@@ -96,6 +96,9 @@ def test_a_file_that_shrinks_later(folder: Path) -> None:
         ({"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}, r"4 bytes, its shape \[2\] says otherwise"),
         ({"dtype": "F32", "shape": None, "data_offsets": [0, 4]}, "not a readable safetensors file"),
         ({"dtype": "F32", "shape": [1], "data_offsets": [0]}, "not a readable safetensors file"),
+        ({"dtype": "F32", "shape": [1], "data_offsets": [-4, 0]}, "does not say where tensor w is"),
+        ({"dtype": "F32", "shape": [-1, -1], "data_offsets": [0, 4]}, "does not say where tensor w is"),
+        ({"dtype": ["F32"], "shape": [1], "data_offsets": [0, 4]}, "does not say what tensor w is"),
     ],
 )
 def test_a_header_that_contradicts_itself(about: dict[str, object], message: str, folder: Path) -> None:
