@@ -107,6 +107,6 @@ def _contents(path: str) -> npt.NDArray[np.uint8]:
         if not hasattr(_own, "memory") or _own.memory.size < size:
             _own.memory = np.empty(size + size // 8, np.uint8)  # chunks differ a little
         contents: npt.NDArray[np.uint8] = _own.memory[:size]
-        if file.readinto(memoryview(contents)) != size:
+        if file.readinto(contents.data) != size:
             raise UnreadableChunkError("it could not be read to its end")
     return contents

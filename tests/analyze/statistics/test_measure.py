@@ -92,9 +92,11 @@ def test_counts_are_held_in_as_few_bytes_as_their_rows_need_and_told_in_eight() 
     counting = Exceedances(("6",))
     held = {"hits": np.array([[200, 0]], np.uint8), "rows": np.array(200)}
     two = counting.combine(held, held)
-    assert two["hits"].tolist() == [[400, 0]] and two["hits"].dtype == np.uint16
+    assert two["hits"].tolist() == [[400, 0]]
+    assert two["hits"].dtype == np.uint16
     many = counting.combine(
         {**two, "rows": np.array(2**16)}, {"hits": np.array([[65535, 1]], np.uint16), "rows": two["rows"]}
     )
-    assert many["hits"].tolist() == [[65935, 1]] and many["hits"].dtype == np.uint32
+    assert many["hits"].tolist() == [[65935, 1]]
+    assert many["hits"].dtype == np.uint32
     assert held["hits"].tolist() == [[200, 0]]
