@@ -14,7 +14,7 @@ from schemas.errors import InputError, StoreError
 from schemas.layout import norm_array_name
 from schemas.run import Run
 
-__all__ = ["quotient_patterns", "require_gains"]
+__all__ = ["quotient_patterns", "require_gains", "smallest_gain"]
 
 Values = npt.NDArray[np.float32]
 Patterns = npt.NDArray[Any]
@@ -48,6 +48,14 @@ def require_gains(run: Run, chosen: Chosen) -> Fraction:
             smallest = Fraction(float(np.abs(held[layer]).min()))
             least = smallest if least is None else min(least, smallest)
     return Fraction(0) if least is None else least
+
+
+def smallest_gain(run: Run, chosen: Chosen) -> Fraction:
+    """The smallest magnitude of the chosen cells' stored gains that is not 0: no value is in units of that. Else 1."""
+    names = [name for array in chosen.arrays if (name := norm_array_name(array, "gain")) in run]
+    gains = np.abs(np.concatenate([run.read(name)[list(chosen.layers)].ravel() for name in names] or [np.ones(1)]))
+    usable = gains[(gains > 0) & np.isfinite(gains)]
+    return Fraction(float(usable.min())) if usable.size else Fraction(1)
 
 
 def quotient_patterns(values: Values, gain: Values) -> Patterns:

@@ -78,7 +78,7 @@ def exceedances_by(
     if by not in _BY:
         raise InputError(f"--by {by!r} is not known; there are: {', '.join(_BY)}")
     magnitudes = tuple(decimal_text(m) for m in parse_magnitudes(str(magnitude)))
-    _require_above_floor(run, by, magnitudes)
+    _require_above_floor(run, by, magnitudes, selection.in_gain_units)
     minimum = parse_minimum_hits(minimum_hits)
     if by == "position" and minimum != ONE_HIT:
         raise InputError(
@@ -126,13 +126,14 @@ def _least(rule: _Rule, tokens: xr.DataArray) -> xr.DataArray:
     return tokens.copy(data=np.array([rule.minimum.of(int(n)) for n in tokens.values.ravel()]).reshape(tokens.shape))
 
 
-def _require_above_floor(run: Run, by: str, magnitudes: tuple[str, ...]) -> None:
+def _require_above_floor(run: Run, by: str, magnitudes: tuple[str, ...], in_gain_units: bool) -> None:
+    """Raise StoreError for values that the slices do not keep; in units of gain ``measure`` does, which knows them."""
     if not run.retention.slices:
         raise StoreError(
             f"--by {by} reads slices, and {run.path} holds peaks only: capture the model again with --keep slices"
         )
     floor, least = run.retention.floor, min(magnitudes, key=Fraction)
-    if floor is not None and Fraction(least) < Fraction(floor):
+    if floor is not None and not in_gain_units and Fraction(least) < Fraction(floor):
         raise StoreError(
             f"--magnitude {least} is below {floor}, and {run.path} was captured with --keep floor={floor}: its slices, "
             f"which --by {by} reads, are zero below that. Ask for {floor} or more, or capture the model again with "

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from analyze.gain import smallest_gain
 from analyze.memory import default_memory_limit, resident_bytes
 from analyze.progress import Progress, silent_progress
 from analyze.quantities import decimal_text
@@ -82,7 +83,7 @@ def measure(
         raise ValueError(f"statistics with one name: {', '.join(sorted(names))}")
     chosen = choose(run, selection)
     for statistic in statistics:
-        _require_values(run, statistic)
+        _require_values(run, chosen, statistic)
     known = Cache(run, chosen, cache)
     results = {statistic.name: known.find(statistic) for statistic in statistics}
     unknown = [statistic for statistic in statistics if results[statistic.name] is None]
@@ -146,13 +147,21 @@ def _require(run: Run, chosen: Chosen, statistic: Reduction) -> None:
     statistic.check(run, chosen)
 
 
-def _require_values(run: Run, statistic: Reduction) -> None:
-    """Raise StoreError where the statistic needs values that the store's slices do not keep."""
+def _require_values(run: Run, chosen: Chosen, statistic: Reduction) -> None:
+    """Raise StoreError where the statistic needs values that the store's slices do not keep.
+
+    In units of gain, a magnitude is that many times the gain: of the smallest one, which is not 0, the least value.
+    """
     floor, least = run.retention.floor, statistic.least_magnitude
-    kept = run.retention.least_pattern(run.encoding)
-    if floor is not None and (least is None or threshold_bits(least, run.encoding) < kept):
-        asked = "all values" if least is None else f"values from {decimal_text(least)} on"
+    if floor is None:
+        return
+    asked = "all values" if least is None else f"values from {decimal_text(least)} on"
+    if least is not None and chosen.in_gain_units:
+        smallest = smallest_gain(run, chosen)
+        least *= smallest
+        asked += f" in units of a gain of {float(smallest):.6g}, which are {float(least):.6g},"
+    if least is None or threshold_bits(least, run.encoding) < run.retention.least_pattern(run.encoding):
         raise StoreError(
-            f"{statistic.name} needs {asked}, and {run.path} was captured with --keep floor={floor}: its slices are "
-            "zero below that. Capture the model again with --keep slices"
+            f"{statistic.name} needs {asked.removesuffix(',')}, and {run.path} was captured with --keep floor={floor}: "
+            "its slices are zero below that. Capture the model again with --keep slices"
         )

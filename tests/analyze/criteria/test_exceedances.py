@@ -207,5 +207,15 @@ def test_stores_that_kept_less(tmp_path: Path) -> None:
         with pytest.raises(StoreError, match=rf"--by {by} reads slices, .* --keep slices"):
             exceedances_by(peaks.path, by)
         assert (exceedances_by(floor.path, by, "2,4").hits == exceedances_by(whole.path, by, "2,4").hits).all()
+    in_gain, low = Selection(in_gain_units=True), make_mixture(tmp_path / "low.zarr", floor="0.5")
+    for by in ("layer", "position", "expert"):
+        with pytest.raises(
+            StoreError, match=r"needs values from 0.6 on in units of a gain of .*captured with --keep floor"
+        ):
+            exceedances_by(low.path, by, "0.6", in_gain)
+        unit = "cell" if by == "expert" else "block"
+        big, small = (exceedances_by(m.path, by, "1.05", in_gain, layer_unit=unit) for m in (low, whole))
+        assert (big.hits == small.hits).all()
+        assert small.hits.any()
     assert "median" in exceedances_by(whole.path, "layer", "2")
     assert "median" not in exceedances_by(floor.path, "layer", "2")
