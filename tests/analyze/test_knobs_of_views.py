@@ -46,6 +46,8 @@ COMBINATIONS: tuple[dict[str, Any], ...] = (
     {"position_coverage": "density", "in_gain_units": True, "layers_range": "1:"},
     {"position_coverage": "mean", "in_gain_units": True, "layer_unit": "block", "tokens": "rest"},
 )
+HALF = [pytest.param(knobs, marks=[pytest.mark.slow] * (i % 2)) for i, knobs in enumerate(COMBINATIONS)]
+"""All of them, every second one among the slow tests."""
 
 
 @dataclass(frozen=True)
@@ -185,7 +187,7 @@ def _only(chosen: tuple[tuple[int, ...], ...], sequence: int) -> tuple[tuple[int
     return tuple(row if q == sequence else () for q, row in enumerate(chosen))
 
 
-@pytest.mark.parametrize("knobs", COMBINATIONS, ids=str)
+@pytest.mark.parametrize("knobs", HALF, ids=str)
 def test_a_difference_with_every_knob(knobs: dict[str, Any]) -> None:
     """Which units count in which is the oracle's; what moved is the peak, or the critical magnitude where there is."""
     with made(knobs, 1) as one, made(knobs, 8) as other:
@@ -220,7 +222,7 @@ def _peak(of: Made, sequence: int | None, feature: int) -> float:
     return max((v for v in values if not np.isnan(v)), default=0.0)
 
 
-@pytest.mark.parametrize("knobs", COMBINATIONS, ids=str)
+@pytest.mark.parametrize("knobs", HALF, ids=str)
 def test_emergence_with_every_knob(knobs: dict[str, Any]) -> None:
     with made(knobs, 2) as of:
         question = ask("4.5", **of.asked)
