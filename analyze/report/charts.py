@@ -8,7 +8,7 @@ from schemas.errors import MissingDependencyError
 
 __all__ = ["PALETTE", "chart_specifications", "library"]
 
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B8860B", "#3AA0D8", "#8B6BB1", "#7A7A7A")
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B8860B", "#3599D0", "#8B6BB1", "#7A7A7A")
 """Okabe and Ito's colours, told apart with any colour vision; those too light for white paper darkened."""
 
 _SEQUENTIAL = "viridis"

@@ -36,7 +36,7 @@ async function fillChart(name, rows, words) {
     const options = { mode: "vega-lite", renderer: "svg", actions: false, ast: true, config: chartConfig() };
     held = { place, ready: vegaEmbed(place, spec, options) };
     drawn.set(name, held);
-    await held.ready;
+    held.view = (await held.ready).view;
     return;
   }
   const { view } = await held.ready;
@@ -44,4 +44,13 @@ async function fillChart(name, rows, words) {
   const drawing = place.querySelector("svg [aria-label]");
   if (place.querySelector("svg")) place.querySelector("svg").parentElement.setAttribute("aria-label", words);
   if (drawing && drawing.getAttribute("aria-roledescription") === "visualization") drawing.setAttribute("aria-label", words);
+}
+
+const PAPER_WIDTH = 640; // pixels of CSS between the margins of A4 and Letter
+
+/** Draw all charts as wide as paper, or as wide as their places again: scaled to fit, their text would be too small. */
+function resizeCharts(onPaper) {
+  for (const { place, view } of drawn.values()) {
+    if (view && place.isConnected) view.width(onPaper ? PAPER_WIDTH : place.clientWidth).run();
+  }
 }

@@ -124,13 +124,14 @@ function fillList(answer) {
     : `No ${pairs ? "pair" : "feature"} counts here: choose a smaller magnitude or lesser shares`;
   const headings = ["Feature", ...(pairs ? ["Sequence"] : []), "L%", "S%", "Peak", "Critical magnitude"];
   at("list").replaceChildren(table(caption, headings, headings.map(() => true), rows, { id: "units" }));
+  if (shown.length > 40) at("list").append(make("p", { class: "quiet paper" }, "The first 40 are printed."));
   if (!isAsked() && shown.length) {
     at("list").append(make("p", { class: "quiet" }, "Critical magnitudes are held for the shares that were asked for: " +
       `${asked.layers} of layers, ${asked.positions} of positions.`));
   }
   const others = features.filter((view) => !shown.some((unit) => unit.feature === view.feature));
   if (others.length) {
-    at("list").append(make("p", { class: "quiet" }, "Also looked at: ", others.flatMap((view, i) => [i ? " " : "",
+    at("list").append(make("p", { class: "quiet screen" }, "Also looked at: ", others.flatMap((view, i) => [i ? " " : "",
       make("button", { type: "button", class: "pick", "data-feature": view.feature,
         "aria-pressed": String(view.feature === state.feature), "aria-label": `Look at feature ${view.feature}` },
       String(view.feature))])));
@@ -337,11 +338,26 @@ function listen() {
   });
 }
 
+/** On paper charts are as wide as it is, and what explains the numbers is open. */
+function preparePrint() {
+  let opened = [];
+  window.addEventListener("beforeprint", () => {
+    opened = [...document.querySelectorAll("details:not([open]):not(.numbers)")];
+    for (const details of opened) details.open = true;
+    resizeCharts(true);
+  });
+  window.addEventListener("afterprint", () => {
+    for (const details of opened) details.open = false;
+    resizeCharts(false);
+  });
+}
+
 async function start() {
   const names = stores.map((store) => store.facts.label);
   at("title").append(names.length === 1 ? own(names[0]) : `${names.length} models compared`);
   at("lead").append(`Systematic outlier features at ${asked.magnitudes.length} magnitudes from ${asked.magnitudes[0]} to ` +
-    `${asked.magnitudes.at(-1)}. Move a slider: every number is what the command answers, exactly.`);
+    `${asked.magnitudes.at(-1)}. `, make("span", { class: "screen" },
+    "Move a slider: every number is what the command answers, exactly."));
   at("foot").append(make("p", {}, `Made by ${overview.made_by} from the stores alone. This page asks nothing of any network.`));
   if (!("DecompressionStream" in window)) {
     at("waiting").textContent = "This browser is too old to unpack the counts (it has no DecompressionStream): " +
@@ -351,6 +367,7 @@ async function start() {
   lattices = await Promise.all(stores.map((view) => latticeOf(view, asked)));
   for (const [sequences, text] of Object.entries(page.draws)) draws[sequences] = (await unpacked(text))[0];
   listen();
+  preparePrint();
   at("main").replaceChildren(...skeleton(overview));
   if (stores.length === 1) at("store").closest(".control").classList.add("single");
   answer();

@@ -101,7 +101,7 @@ function skeleton(overview) {
       `How many ${unit} count at each magnitude, at the shares chosen above. The scale is linear up to 1 and ` +
       "logarithmic above it.",
       one ? null : legend(stores), figure("sweep", "The vertical line and the large points are the magnitude chosen."),
-      make("details", {}, make("summary", {}, "The numbers"), make("div", { id: "sweep-table" }))),
+      make("details", { class: "numbers" }, make("summary", {}, "The numbers"), make("div", { id: "sweep-table" }))),
     section("phase", "Magnitude and layers together",
       make("span", {}, "Outliers of ", make("span", { class: "closely" }),
         " over the magnitude and the least share of layers, at the share of positions chosen above."),

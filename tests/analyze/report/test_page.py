@@ -156,6 +156,26 @@ def test_absent_sections_say_why(page: Page) -> None:
     assert page.complaints() == []
 
 
+def test_printed_without_controls_and_as_wide_as_paper(browser: Browser, compared_page: Path) -> None:
+    opened = browser.page(compared_page, 1400, 900, {"prefers-color-scheme": "dark"})
+    opened.until("document.body && document.body.dataset.ready")
+    drawn = "document.querySelector('[data-chart=sweep] svg').getBoundingClientRect().width"
+    wide = opened.value(drawn)
+    opened.send("Emulation.setEmulatedMedia", media="print")
+    opened.value("window.dispatchEvent(new Event('beforeprint'))")
+    style = "getComputedStyle(document.querySelector({!r})).{}".format
+    assert {opened.value(style(s, "display")) for s in (".control input", ".control.last", ".screen")} == {"none"}
+    picked = ".pick[aria-pressed=true]"  # on screen paper on ink, and backgrounds are not printed
+    assert opened.value(style(picked, "color")) == opened.value(style("body", "color")) == "rgb(0, 0, 0)"
+    assert opened.value("[...document.querySelectorAll('details:not(.numbers)')].every((one) => one.open)")
+    assert opened.value(drawn) < 800 < wide
+    opened.send("Emulation.setEmulatedMedia", media="")
+    opened.value("window.dispatchEvent(new Event('afterprint'))")
+    opened.until(f"{drawn} === {wide}")
+    assert opened.complaints() == []
+    opened.close()
+
+
 @pytest.mark.parametrize("width", [360, 800])
 def test_nothing_overflows(browser: Browser, compared_page: Path, width: int) -> None:
     opened = browser.page(compared_page, width, 900, {"prefers-color-scheme": "dark"})
