@@ -24,6 +24,7 @@ from schemas.grid import Index, bounds, covers_chunks, pieces, slices
 __all__ = ["ChunkReader", "UnreadableChunkError", "read_whole_chunks"]
 
 _CHECKSUM_BYTES = 4
+_PAGE_BYTES = 4096
 _DECODED_BYTES = slice(4, 8)
 """Where Blosc's header says how many bytes come out."""
 
@@ -105,8 +106,15 @@ def _contents(path: str) -> npt.NDArray[np.uint8]:
     with open(path, "rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
         if not hasattr(_own, "memory") or _own.memory.size < size:
-            _own.memory = np.empty(size + size // 8, np.uint8)  # chunks differ a little
+            _own.memory = _aligned(size + size // 8)  # chunks differ a little
         contents: npt.NDArray[np.uint8] = _own.memory[:size]
         if file.readinto(contents.data) != size:
             raise UnreadableChunkError("it could not be read to its end")
     return contents
+
+
+def _aligned(size: int) -> npt.NDArray[np.uint8]:
+    """``size`` bytes that begin a page, as a file's do: 16 bytes further the system copies at a third of its speed."""
+    whole = np.empty(size + _PAGE_BYTES, np.uint8)
+    start = -whole.ctypes.data % _PAGE_BYTES
+    return whole[start : start + size]
