@@ -10,6 +10,8 @@ DEMO_SEQUENCES ?= 16
 DEMO_LENGTH ?= 2048
 DEMO_SIZE := $(DEMO_SEQUENCES)x$(DEMO_LENGTH)
 DEMO_STORE ?= runs/smollm2-135m$(if $(filter-out 16x2048,$(DEMO_SIZE)),-$(DEMO_SIZE)).zarr
+DEMO_REPORT = $(patsubst %.zarr,%,$(DEMO_STORE)).html
+DEMO_PICTURE = $(patsubst %.zarr,%,$(DEMO_STORE)).png
 
 MAGNITUDE ?= 6
 MODELS ?=
@@ -43,16 +45,20 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 demo: MAGNITUDE = 5
-demo: $(INSTALLED) ## capture and analyse a real small model on real text: minutes, no model hub, no GPU
+demo: $(INSTALLED) ## capture and analyse a real small model on real text, and a report: minutes, no model hub, no GPU
 	@$(BIN)/capture --model smollm2-135m --text pydoc --sequences $(DEMO_SEQUENCES) --length $(DEMO_LENGTH) \
 		--store $(DEMO_STORE) $(CAPTURE_FLAGS) \
 		$(call or_else,the capture failed as said above. Run make demo again to continue it or start over: rm -rf $(DEMO_STORE))
 	@$(BIN)/analyze --store $(DEMO_STORE) --magnitude $(MAGNITUDE) $(ANALYZE_FLAGS) \
 		$(call or_else,the analysis failed as said above. Capture anew: rm -rf $(DEMO_STORE) && make demo)
+	@$(BIN)/analyze --quiet --store $(DEMO_STORE) --magnitude 2:12:0.25 --engine peaks --report $(DEMO_REPORT) >/dev/null \
+		$(call or_else,the report failed as said above. Capture anew: rm -rf $(DEMO_STORE) && make demo)
+	@$(BIN)/python -m docs.report_picture $(DEMO_REPORT) $(DEMO_PICTURE)
 	@echo
-	@echo "store: $(DEMO_STORE) ($$(du -sh $(DEMO_STORE) | cut -f1))"
-	@echo "next:  $(BIN)/analyze --store $(DEMO_STORE) --magnitude 2:7:1"
-	@echo "look:  $(BIN)/analyze --store $(DEMO_STORE) --magnitude 2:12:0.25 --report report.html   (some minutes of passes; with --engine peaks, seconds)"
+	@echo "store:   $(DEMO_STORE) ($$(du -sh $(DEMO_STORE) | cut -f1))"
+	@echo "look:    $(DEMO_REPORT) in a browser; its top is in $(DEMO_PICTURE), if there is a Chromium"
+	@echo "next:    $(BIN)/analyze --store $(DEMO_STORE) --magnitude 2:7:1"
+	@echo "or all:  $(BIN)/analyze --store $(DEMO_STORE) --magnitude 2:12:0.25 --report report.html   (some minutes of passes)"
 
 demo-moe: DEMO_SEQUENCES = 4
 demo-moe: DEMO_LENGTH = 1024

@@ -1,4 +1,4 @@
-"""Colours of the page against what they are on, by the formula of WCAG 2: at least 4.5 for text, 3 for what is drawn."""
+"""Colours of the page against what they are on, by the formula of WCAG 2: text at least 4.5, what is drawn 3."""
 
 from __future__ import annotations
 
