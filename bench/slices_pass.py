@@ -165,6 +165,6 @@ def obvious_with_peaks(store: Path) -> list[Any]:
     magnitudes = abs(open_run(store, chunks={})[list(SITES)])
     with dask.config.set(scheduler="threads", num_workers=THREADS):
         kept.append(magnitudes.max("position").compute())
-        first, second = [magnitudes[site].max("layer") for site in SITES]
-        kept.append(np.maximum(first, second).compute())
+        highest: Any = np.maximum
+        kept.append(highest(*(magnitudes[site].max("layer") for site in SITES)).compute())
     return kept

@@ -92,6 +92,7 @@ def plan_pass(
     rows = chunk if all(statistic.in_parts for statistic in statistics) else chunk * spanned
     values = rows * features
     block = max(1, min(cells, _BLOCK_BYTES // max(1, chunk * spanned * features * itemsize)))
+    block = -(-cells // -(-cells // block))  # as many blocks, of one size: a long and a short one keep a thread waiting
     # Read: decoded, its compressed bytes, and a second array beside it where one is asked for; then its rows picked.
     beside = any("residual" in statistic.needs for statistic in statistics)
     reading = values * itemsize * (2 + (2 if beside else 0) + (1 if chosen.tokens else 0))
