@@ -232,16 +232,18 @@ def _slices_in_queue(load: Workload) -> int:
 
 
 def _slices_waiting(load: Workload) -> int:
-    """Where they are written while the model waits: all of a batch, or of a layer of it.
+    """Where they are written while the model waits: all of a batch, or of a layer with what is kept to go on from it.
 
     Else none wait where a layer takes long, all that may where writers get little of a processor: some are expected.
     """
     if load.beside:
         return _slices_in_queue(load) // 5
     d = load.dimensions
-    layers = d.layers if load.engine == "resident" else 1
-    each = load.batch_size * d.positions * d.features * load.encoding.itemsize
-    return min(QUEUE_BYTES, load.slices * load.sites * layers * each)
+    each = d.positions * d.features * load.encoding.itemsize
+    slices = load.slices * load.sites
+    if load.engine == "resident":
+        return min(QUEUE_BYTES, slices * d.layers * load.batch_size * each)
+    return min(QUEUE_BYTES, (slices + (1 + load.sites) * (load.engine == "streamed")) * load.sequences * each)
 
 
 def _base(load: Workload) -> int:
@@ -272,23 +274,24 @@ def _work(load: Workload) -> int:
     peaks = (load.sites + 1) * hidden  # by position, and magnitudes that they are taken of
     if load.accelerated:
         return ACCELERATOR_BYTES + max(logits, layer) + peaks + CELLS_ON_THE_WAY * hidden
-    # What the heap keeps serves the next layer. In the resident engine logits lie there, too (``capture.heap``), and
-    # glibc, whose aligned blocks leave splinters, takes 0 to 2 times their size more before it comes to rest.
-    spent = logits * 3 // 2 if load.engine == "resident" and not load.accelerated else logits
-    most = max(spent + _kept_by_heap(load), layer)
+    # What the heap keeps of layers serves the next one, and in the end blocks of logits (``capture.heap``), which are
+    # aligned and leave splinters: glibc takes 0 to 2 times their size more before it comes to rest.
+    most = max(logits * 3 // 2 + _kept_by_heap(load), layer)
     return _base(load) + most + peaks + _slices_waiting(load)
 
 
 def _kept_by_heap(load: Workload) -> int:
-    """What few bytes that outlive a layer keep of the heap that its activations lay in, all layers together.
+    """What the heap keeps of the activations that lay in it, beside the blocks of logits that lie there then.
 
-    Where layers run one by one, glibc is told to give larger blocks back (``capture.heap``).
+    In the resident engine a few bytes that outlive a layer keep some of each; where layers run one by one it is what
+    one of them takes.
     """
-    if load.engine != "resident":
-        return 0
     value = load.batch_size * load.dimensions.positions * load.encoding.itemsize
-    blocks = (value * load.dimensions.features, value * load.facts.widest_features // 3)
-    return int(KEPT_OF_A_LAYER * load.facts.layers * sum(size for size in blocks if size <= MOST_HEAP_BYTES))
+    hidden, wide = value * load.dimensions.features, value * load.facts.widest_features // 3
+    if load.engine == "resident":
+        kept = KEPT_OF_A_LAYER * load.facts.layers * sum(size for size in (hidden, wide) if size <= MOST_HEAP_BYTES)
+        return int(kept)
+    return sum(3 * size for size in (hidden, wide) if size <= MOST_HEAP_BYTES)
 
 
 def _waiting(load: Workload) -> int:

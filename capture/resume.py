@@ -13,10 +13,10 @@ import json
 import re
 import shutil
 import uuid
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import google_crc32c
 import torch
 
 from capture.host_buffers import HostBuffers
@@ -61,7 +61,7 @@ class LayerCheckpoints:
                     flush(self._folder.parent)
                 try:
                     about = {"done": str(done), "sequences": _described(batch, wanted)}
-                    save_file(kept, draft, {**about, "crc32": _checksum(str(done), kept)})
+                    save_file(kept, draft, {**about, "crc32c": _checksum(str(done), kept)})
                 except SafetensorError as error:  # which an OSError becomes there
                     cause = re.search(r"os error (\d+)", str(error))
                     raise OSError(int(cause[1]) if cause else errno.EIO, f"{draft}: {error}") from error
@@ -87,7 +87,7 @@ class LayerCheckpoints:
             with safe_open(self._file(batch, wanted), framework="pt") as stream:
                 about = stream.metadata()
                 kept = {name: stream.get_tensor(name) for name in [HIDDEN, *sites]}
-                if about["crc32"] != _checksum(about["done"], kept):
+                if about["crc32c"] != _checksum(about["done"], kept):
                     return 0, hidden, {}
                 kept = {name: tensor.to(hidden.device) for name, tensor in kept.items()}
             fits = kept[HIDDEN].shape == hidden.shape and kept[HIDDEN].dtype == hidden.dtype
@@ -115,7 +115,7 @@ def _described(batch: range, wanted: Sequence[int]) -> str:
 
 def _checksum(done: str, tensors: Mapping[str, torch.Tensor]) -> str:
     """Of ``done`` and the bytes of ``tensors``: safetensors has none, and what is kept decides all later layers."""
-    found = zlib.crc32(done.encode())
+    found = google_crc32c.value(done.encode())
     for name in sorted(tensors):
-        found = zlib.crc32(tensors[name].reshape(-1).view(torch.uint8).numpy().data, found)
+        found = google_crc32c.extend(found, tensors[name].reshape(-1).view(torch.uint8).numpy())
     return f"{found:08x}"

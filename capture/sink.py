@@ -36,6 +36,10 @@ MOST_WRITERS = 8
 SIGNED = {2: torch.int16, 4: torch.int32}
 
 
+_Task = tuple[Future[None], Callable[[], None], int]
+"""What is told of it, what it does, and the bytes that it holds until then."""
+
+
 class ByteQueue:
     """A pool of writer threads whose waiting work is bounded in bytes; the first failure is raised to the feeder.
 
@@ -47,7 +51,8 @@ class ByteQueue:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="writer")
         self._limit = limit_bytes
         self._beside = beside
-        self._held: list[tuple[Future[None], Callable[[], None], int]] = []
+        self._held: list[_Task] = []
+        self._following: list[_Task] = []
         self._waiting = 0
         self._room = threading.Condition()
         self.error: BaseException | None = None
@@ -56,7 +61,7 @@ class ByteQueue:
     def put(self, task: Callable[[], None], size: int, *, beside: bool = False) -> Future[None]:
         """Queue ``task``, which holds ``size`` bytes; raises what an earlier task raised.
 
-        ``beside`` has it done beside the feeder whatever the others are.
+        ``beside`` has it done beside the feeder whatever the others are, once those before it are not held any more.
         """
         if self._held and self._waiting + size > self._limit:
             self.settle()
@@ -65,16 +70,19 @@ class ByteQueue:
             if self.error is not None:
                 raise self.error
             self._waiting += size
-        if beside or self._beside:
+        if self._beside or (beside and not self._held):
             return self._pool.submit(self._run, task, size)
         future: Future[None] = Future()
-        self._held.append((future, task, size))
+        (self._following if beside else self._held).append((future, task, size))
         return future
 
     def settle(self) -> None:
         """Return when no task is held until the feeder waits; raises what a task raised."""
         held, self._held = self._held, []
+        following, self._following = self._following, []
         wait([self._pool.submit(self._run_held, *each) for each in held])
+        for each in following:
+            self._pool.submit(self._run_held, *each)
         if self.error is not None:
             raise self.error
 
@@ -113,7 +121,8 @@ class Sink:
     Use as a context manager: leaving it waits for everything to be committed, leaving it by an error drops what is
     still queued. Order of calls for each batch: ``begin``, ``cell`` for every (site, layer), ``finish``. An engine that
     takes all batches through one layer at a time calls ``begin``, ``cell`` for the layer's sites and ``finish_layer``,
-    keeps ``position_peaks`` and hands them to the next ``begin``; for the last layer it calls ``finish``.
+    keeps ``position_peaks`` and hands them to the next ``begin``, and ``settle`` when all have been through it; for the
+    last layer it calls ``finish``.
     """
 
     def __init__(
@@ -240,9 +249,15 @@ class Sink:
         """End one layer of the batch: its peaks and counts, then ``durable()``, then the commit of its cells.
 
         ``durable`` makes what the next layer needs survive a crash; it runs in a writer thread, when the layer's data
-        is on the disk, and holds ``size`` bytes until then. The result is done when the commit is.
+        is on the disk, and holds ``size`` bytes until then. The result is done when the commit is, which ``settle``
+        must come before.
         """
         return self._finish(range(layer, layer + 1), durable=durable, size=size)
+
+    def settle(self) -> None:
+        """Have what was given so far written, where that waits for the model to wait; commits may yet be under way."""
+        with self._explaining():
+            self._queue.settle()
 
     def vouch(self, layers: range, sequences: Sequence[int]) -> None:
         """Commit cells whose data an earlier run brought to the disk without coming to commit them."""
@@ -259,8 +274,6 @@ class Sink:
             for sequence in self._wanted:
                 row = sequence - self._batch.start
                 self._write(spec.name, (slice(layers.start, layers.stop), sequence), values[:, row])
-        with self._explaining():
-            self._queue.settle()
         pending, wanted = (*self._pending, *self._of_layers.values()), self._wanted
 
         def commit() -> None:
@@ -274,6 +287,8 @@ class Sink:
                 self._on_commit(complete)
 
         self._put(commit, size, beside=True)  # it does little but wait for the disk
+        if complete:
+            self.settle()
         return self._pending[-1]
 
     def _stacked(self, spec: ArraySpec, layers: range) -> npt.NDArray[Any]:

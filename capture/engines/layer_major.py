@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
 import torch
 
+from capture.heap import keep_freed_memory, keep_small_blocks
 from capture.loss import token_nll
 from capture.observation import Observation
 from capture.plan import CapturePlan
@@ -56,10 +57,14 @@ def run_layers(
     """
     last = plan.dimensions.layers - 1
     order = range(min(passage.done for passage in passages), last + 1)
-    with _read_ahead(weights, order) as wait_for:
+    with ExitStack() as stack:
+        wait_for = stack.enter_context(_read_ahead(weights, order))
+        give_back = stack.enter_context(keep_small_blocks())
         committing: list[Future[None]] = []
         for index in order:
             wait_for(index)
+            if index == last:
+                stack.enter_context(keep_freed_memory())  # blocks of logits; no layer is read beside them any more
             before, committing = committing, []
             for passage in passages:
                 if passage.done > index:
@@ -75,6 +80,8 @@ def run_layers(
                 loss = token_nll(weights.model, passage.token_id, passage.output(), plan.loss_block_positions)
                 sink.finish(loss)
             weights.release_layer(index)
+            give_back()
+            sink.settle()
             for commit in before:
                 commit.result()
 
