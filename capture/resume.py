@@ -13,19 +13,67 @@ import json
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import google_crc32c
 import torch
 
-from capture.host_buffers import HostBuffers
-from schemas.durable import flush
+from capture.host_buffers import HostBuffers, HostCopy
+from schemas.durable import flush, sync
 from schemas.run import Run
 
-__all__ = ["LayerCheckpoints"]
+__all__ = ["Draft", "LayerCheckpoints", "make_durable"]
 
 HIDDEN = "hidden"
+
+
+class Draft:
+    """Copies of what a batch needs to go on, in memory until they are in ``file``."""
+
+    def __init__(
+        self, file: Path, about: Mapping[str, str], copies: Mapping[str, HostCopy], buffers: HostBuffers
+    ) -> None:
+        """``about`` tells which batch and how far; ``copies`` are given back to ``buffers`` when they are written."""
+        self.file = file
+        self.size_bytes = sum(copy.tensor.nbytes for copy in copies.values())
+        self._about, self._copies, self._buffers = about, copies, buffers
+        self._partial = file.with_suffix(f".{uuid.uuid4().hex}.partial")  # another process may keep the same batch
+
+    def write(self) -> Path:
+        """Write it under another name, which is returned; FileNotFoundError where the folder is gone."""
+        from safetensors import SafetensorError
+        from safetensors.torch import save_file
+
+        for copy in self._copies.values():
+            copy.arrived()
+        kept = {name: copy.tensor for name, copy in self._copies.items()}
+        try:
+            save_file(kept, self._partial, {**self._about, "crc32c": _checksum(self._about["done"], kept)})
+        except SafetensorError as error:  # which an OSError becomes there
+            cause = re.search(r"os error (\d+)", str(error))
+            raise OSError(int(cause[1]) if cause else errno.EIO, f"{self._partial}: {error}") from error
+        for tensor in kept.values():
+            self._buffers.give_back(tensor)
+        return self._partial
+
+    def publish(self) -> None:
+        """Give what was written its name."""
+        self._partial.rename(self.file)
+
+
+def make_durable(drafts: Sequence[Draft]) -> None:
+    """Bring ``drafts``, which lie in one folder, to the disk itself, then name them: all in one go, as it waits."""
+    folder = drafts[0].file.parent
+    # Gone while this is written: another process has completed the store, and nothing needs to be kept.
+    with contextlib.suppress(FileNotFoundError):
+        if not folder.is_dir():
+            folder.mkdir(exist_ok=True)
+            flush(folder.parent)
+        sync([draft.write() for draft in drafts])
+        for draft in drafts:
+            draft.publish()
+        flush(folder)
 
 
 class LayerCheckpoints:
@@ -38,40 +86,14 @@ class LayerCheckpoints:
         self._files: set[Path] = set()
         self._buffers = HostBuffers()
 
-    def saver(
+    def draft(
         self, batch: range, wanted: Sequence[int], done: int, hidden: torch.Tensor, peaks: Mapping[str, torch.Tensor]
-    ) -> tuple[Callable[[], None], int]:
-        """A call that makes durable that ``batch`` has been through ``done`` layers, and the bytes that it holds."""
+    ) -> Draft:
+        """That ``batch`` has been through ``done`` layers, to be made durable."""
         # Copies: the engine goes on with the peaks, and a layer may change its input in place.
         copies = {name: self._buffers.copy(tensor) for name, tensor in {HIDDEN: hidden, **peaks}.items()}
-        file = self._file(batch, wanted)
-
-        def save() -> None:
-            from safetensors import SafetensorError
-            from safetensors.torch import save_file
-
-            for copy in copies.values():
-                copy.arrived()
-            kept = {name: copy.tensor for name, copy in copies.items()}
-            draft = file.with_suffix(f".{uuid.uuid4().hex}.partial")  # another process may keep the same batch
-            # Gone while this is written: another process has completed the store, and nothing needs to be kept.
-            with contextlib.suppress(FileNotFoundError):
-                if not self._folder.is_dir():
-                    self._folder.mkdir(exist_ok=True)
-                    flush(self._folder.parent)
-                try:
-                    about = {"done": str(done), "sequences": _described(batch, wanted)}
-                    save_file(kept, draft, {**about, "crc32c": _checksum(str(done), kept)})
-                except SafetensorError as error:  # which an OSError becomes there
-                    cause = re.search(r"os error (\d+)", str(error))
-                    raise OSError(int(cause[1]) if cause else errno.EIO, f"{draft}: {error}") from error
-                flush(draft)
-                draft.rename(file)
-                flush(self._folder)
-            for tensor in kept.values():
-                self._buffers.give_back(tensor)
-
-        return save, sum(copy.tensor.nbytes for copy in copies.values())
+        about = {"done": str(done), "sequences": _described(batch, wanted)}
+        return Draft(self._file(batch, wanted), about, copies, self._buffers)
 
     def load(
         self, batch: range, wanted: Sequence[int], hidden: torch.Tensor, sites: Sequence[str]

@@ -12,6 +12,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
@@ -23,6 +24,7 @@ from capture.estimates import QUEUE_BYTES
 from capture.host_buffers import HostBuffers
 from capture.plan import CapturePlan
 from capture.processors import processors
+from capture.resume import Draft, make_durable
 from schemas.durable import is_full
 from schemas.errors import CaptureError, OutlierFeaturesError
 from schemas.layout import ArraySpec, layer_peak_name, nonfinite_name, position_peak_name
@@ -43,46 +45,50 @@ _Task = tuple[Future[None], Callable[[], None], int]
 class ByteQueue:
     """A pool of writer threads whose waiting work is bounded in bytes; the first failure is raised to the feeder.
 
-    Threads work *beside* the feeder, or only while it waits: for room, or in ``settle``. One thread feeds.
+    Threads work *beside* the feeder, or only while it waits in ``settle``. One thread feeds.
     """
 
     def __init__(self, threads: int, limit_bytes: int, *, beside: bool) -> None:
-        """``put`` blocks while more than ``limit_bytes`` wait."""
+        """No more than ``limit_bytes`` wait, but for a single task that holds more."""
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="writer")
         self._limit = limit_bytes
         self._beside = beside
         self._held: list[_Task] = []
-        self._following: list[_Task] = []
         self._waiting = 0
         self._room = threading.Condition()
         self.error: BaseException | None = None
         """What the first task that failed raised."""
 
-    def put(self, task: Callable[[], None], size: int, *, beside: bool = False) -> Future[None]:
-        """Queue ``task``, which holds ``size`` bytes; raises what an earlier task raised.
+    def has_room(self, size: int) -> bool:
+        """Whether ``size`` more bytes may wait."""
+        return self._waiting == 0 or self._waiting + size <= self._limit
 
-        ``beside`` has it done beside the feeder whatever the others are, once those before it are not held any more.
+    def reserve(self, size: int) -> None:
+        """Have ``size`` bytes wait that a task to come will hold; blocks until there is room.
+
+        Raises what an earlier task raised.
         """
-        if self._held and self._waiting + size > self._limit:
-            self.settle()
         with self._room:
-            self._room.wait_for(lambda: self._waiting == 0 or self._waiting + size <= self._limit)
+            self._room.wait_for(lambda: self.has_room(size))
             if self.error is not None:
                 raise self.error
             self._waiting += size
-        if self._beside or (beside and not self._held):
+
+    def put(self, task: Callable[[], None], size: int, *, beside: bool = False) -> Future[None]:
+        """Queue ``task``, which holds ``size`` bytes that were reserved.
+
+        ``beside`` has it done beside the feeder whatever the others are.
+        """
+        if beside or self._beside:
             return self._pool.submit(self._run, task, size)
         future: Future[None] = Future()
-        (self._following if beside else self._held).append((future, task, size))
+        self._held.append((future, task, size))
         return future
 
     def settle(self) -> None:
         """Return when no task is held until the feeder waits; raises what a task raised."""
         held, self._held = self._held, []
-        following, self._following = self._following, []
         wait([self._pool.submit(self._run_held, *each) for each in held])
-        for each in following:
-            self._pool.submit(self._run_held, *each)
         if self.error is not None:
             raise self.error
 
@@ -113,6 +119,18 @@ class ByteQueue:
         self._pool.shutdown(wait=True, cancel_futures=cancel)
         if self.error is not None and not cancel:
             raise self.error
+
+
+@dataclass(frozen=True)
+class _Ended:
+    """A batch whose ``layers`` are to be committed for ``sequences`` once ``pending`` is written, then ``draft``."""
+
+    layers: range
+    sequences: Sequence[int]
+    pending: Sequence[Future[None]]
+    draft: Draft | None
+    size: int
+    complete: bool
 
 
 class Sink:
@@ -152,6 +170,7 @@ class Sink:
         self._batch = range(0)
         self._wanted: list[int] = []
         self._pending: list[Future[None]] = []
+        self._ended: list[_Ended] = []
         self._by_layer = [
             spec
             for spec in plan.arrays
@@ -243,21 +262,40 @@ class Sink:
         for sequence in self._wanted:
             self._write("token_nll", (sequence,), losses[sequence - self._batch.start])
         first = min(self._gathered[layer_peak_name(self.sites[0])])  # the last alone, where layers ended one by one
-        self._finish(range(first, self._layers), complete=len(self._wanted))
+        self._finish(range(first, self._layers), complete=True)
+        self.settle()
 
-    def finish_layer(self, layer: int, durable: Callable[[], None], size: int) -> Future[None]:
-        """End one layer of the batch: its peaks and counts, then ``durable()``, then the commit of its cells.
+    def finish_layer(self, layer: int, draft: Draft | None) -> None:
+        """End one layer of the batch: its peaks and counts; ``draft`` holds what the next layer needs after a crash.
 
-        ``durable`` makes what the next layer needs survive a crash; it runs in a writer thread, when the layer's data
-        is on the disk, and holds ``size`` bytes until then. The result is done when the commit is, which ``settle``
-        must come before.
+        The batch's cells are committed when all this is on the disk, which ``settle`` has begun.
         """
-        return self._finish(range(layer, layer + 1), durable=durable, size=size)
+        self._finish(range(layer, layer + 1), draft=draft)
 
-    def settle(self) -> None:
-        """Have what was given so far written, where that waits for the model to wait; commits may yet be under way."""
+    def settle(self) -> Future[None]:
+        """Have what was given so far written, where that waits for the model to wait, and what has ended committed.
+
+        The result is done when the commit is: all batches of a layer have one, as each waits for the disk.
+        """
         with self._explaining():
             self._queue.settle()
+        ended, self._ended = self._ended, []
+
+        def commit() -> None:
+            for each in ended:
+                for future in each.pending:
+                    future.result()
+            drafts = [each.draft for each in ended if each.draft is not None]
+            if drafts:  # they vouch for the data of their layers, so that comes first
+                self._writer.flush()
+                make_durable(drafts)
+            for layers in dict.fromkeys(each.layers for each in ended):
+                self._writer.commit(layers, [q for each in ended if each.layers == layers for q in each.sequences])
+            if complete := sum(len(each.sequences) for each in ended if each.complete):
+                self._on_commit(complete)
+
+        # It does little but wait for the disk; its bytes were reserved when each batch ended.
+        return self._queue.put(commit, sum(each.size for each in ended), beside=True)
 
     def vouch(self, layers: range, sequences: Sequence[int]) -> None:
         """Commit cells whose data an earlier run brought to the disk without coming to commit them."""
@@ -265,31 +303,17 @@ class Sink:
         if not log[layers.start : layers.stop, list(sequences)].all():
             self._writer.commit(layers, sequences)
 
-    def _finish(
-        self, layers: range, *, complete: int = 0, durable: Callable[[], None] | None = None, size: int = 0
-    ) -> Future[None]:
-        """Write what was observed in ``layers``; once all of the batch is written, commit them."""
+    def _finish(self, layers: range, *, draft: Draft | None = None, complete: bool = False) -> None:
+        """Write what was observed in ``layers``; once all of the batch is written, they are committed."""
         for spec in self._by_layer:
             values = self._stacked(spec, layers)
             for sequence in self._wanted:
                 row = sequence - self._batch.start
                 self._write(spec.name, (slice(layers.start, layers.stop), sequence), values[:, row])
-        pending, wanted = (*self._pending, *self._of_layers.values()), self._wanted
-
-        def commit() -> None:
-            for future in pending:
-                future.result()
-            if durable is not None:  # it vouches for the data of its layers, so that comes first
-                self._writer.flush()
-                durable()
-            self._writer.commit(layers, wanted)
-            if complete:
-                self._on_commit(complete)
-
-        self._put(commit, size, beside=True)  # it does little but wait for the disk
-        if complete:
-            self.settle()
-        return self._pending[-1]
+        size = 0 if draft is None else draft.size_bytes
+        self._reserve(size)
+        pending = (*self._pending, *self._of_layers.values())
+        self._ended.append(_Ended(layers, self._wanted, pending, draft, size, complete))
 
     def _stacked(self, spec: ArraySpec, layers: range) -> npt.NDArray[Any]:
         """(layer, batch, ...) of one array as it is stored, fill where nothing was observed."""
@@ -318,9 +342,16 @@ class Sink:
 
         self._put(write, host.tensor.nbytes)
 
-    def _put(self, task: Callable[[], None], size: int, *, beside: bool = False) -> None:
+    def _put(self, task: Callable[[], None], size: int) -> None:
+        self._reserve(size)
+        self._pending.append(self._queue.put(task, size))
+
+    def _reserve(self, size: int) -> None:
+        """Have ``size`` bytes wait; where there is no room, what waits for the model to wait is written now."""
+        if not self._queue.has_room(size):
+            self.settle()
         with self._explaining():
-            self._pending.append(self._queue.put(task, size, beside=beside))
+            self._queue.reserve(size)
 
     def _stored(self, bits: torch.Tensor) -> npt.NDArray[Any]:
         """A host tensor of patterns as the NumPy dtype that the store keeps; no copy."""

@@ -17,6 +17,7 @@ from capture.heap import keep_freed_memory, keep_small_blocks
 from capture.loss import token_nll
 from capture.observation import Observation
 from capture.plan import CapturePlan
+from capture.resume import Draft
 from capture.sink import Sink
 from capture.weights.layer_weights import LayerWeights
 
@@ -42,8 +43,8 @@ class Passage(Protocol):
     def output(self) -> Any:
         """What the decoder returns, after the last layer."""
 
-    def keep(self) -> tuple[Callable[[], None], int]:
-        """A call that makes durable what the next layer needs, and the bytes that it holds until then."""
+    def draft(self) -> Draft | None:
+        """What the next layer needs, to be made durable."""
 
 
 def run_layers(
@@ -60,12 +61,11 @@ def run_layers(
     with ExitStack() as stack:
         wait_for = stack.enter_context(_read_ahead(weights, order))
         give_back = stack.enter_context(keep_small_blocks())
-        committing: list[Future[None]] = []
+        committing: Future[None] | None = None
         for index in order:
             wait_for(index)
             if index == last:
                 stack.enter_context(keep_freed_memory())  # blocks of logits; no layer is read beside them any more
-            before, committing = committing, []
             for passage in passages:
                 if passage.done > index:
                     continue
@@ -75,15 +75,15 @@ def run_layers(
                 observation.check()
                 passage.peaks = sink.position_peaks
                 if index < last:
-                    committing.append(sink.finish_layer(index, *passage.keep()))
+                    sink.finish_layer(index, passage.draft())
                     continue
                 loss = token_nll(weights.model, passage.token_id, passage.output(), plan.loss_block_positions)
                 sink.finish(loss)
             weights.release_layer(index)
             give_back()
-            sink.settle()
-            for commit in before:
-                commit.result()
+            before, committing = committing, sink.settle()
+            if before is not None:
+                before.result()
 
 
 @contextmanager

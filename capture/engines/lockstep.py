@@ -52,9 +52,8 @@ class ParkedForward:
             raise CaptureError(f"{self._name}: its forward is not at its end after {self.done} layers")
         return self._output
 
-    def keep(self) -> tuple[Callable[[], None], int]:
+    def draft(self) -> None:
         """Nothing: a forward cannot be kept in a file."""
-        return (lambda: None), 0
 
     def close(self) -> None:
         """Unwind a forward that is not at its end."""

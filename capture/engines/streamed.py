@@ -6,7 +6,7 @@ crash costs one layer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy.typing as npt
@@ -18,7 +18,7 @@ from capture.layer_calls import LayerCall, record_calls, run_with_last_hidden, s
 from capture.loss import decoder_of
 from capture.observation import observe
 from capture.plan import CapturePlan
-from capture.resume import LayerCheckpoints
+from capture.resume import Draft, LayerCheckpoints
 from capture.sink import Sink
 from capture.weights.layer_weights import LayerWeights
 
@@ -58,11 +58,11 @@ class StreamedBatch:
         ended = LayerCall((self._hidden,), {}, self._calls[-1].returns_tuple)
         return run_with_last_hidden(self._decoder, self._layers, self.token_id, ended)
 
-    def keep(self) -> tuple[Callable[[], None], int]:
-        """Hidden states and position peaks, to a file."""
+    def draft(self) -> Draft | None:
+        """Hidden states and position peaks."""
         if self._checkpoints is None:
-            return (lambda: None), 0
-        return self._checkpoints.saver(self.sequences, self.wanted, self.done, self._hidden, self.peaks)
+            return None
+        return self._checkpoints.draft(self.sequences, self.wanted, self.done, self._hidden, self.peaks)
 
 
 def capture_streamed(

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from capture.resume import LayerCheckpoints
+from capture.resume import LayerCheckpoints, make_durable
 from schemas import Run
 from tests.capture.captures import contents
 from tests.capture.forked_captures import Answer
 from tests.capture.small_disk import SmallDisk, pages, small_disk
 
 STORE, SEQUENCES, LAYERS = "run.zarr", 40, 4
-SHARES = (0.1, 0.4, 0.8)
+SHARES = (0.1, 0.5, 0.8)
 """Of a store's chunks, for which there is room in turn."""
 TOO_SMALL_BYTES = 200
 """For a chunk of a site; what a capture says is shorter, and goes to a file as well."""
@@ -122,12 +122,12 @@ def test_hidden_states_that_cannot_be_kept_are_an_error_of_the_disk(tmp_path: Pa
     class Store:
         path = tmp_path
 
-    save, _ = LayerCheckpoints(Store()).saver(range(1), [0], 1, torch.zeros(1, 24, 32), {})  # type: ignore[arg-type]
+    draft = LayerCheckpoints(Store()).draft(range(1), [0], 1, torch.zeros(1, 24, 32), {})  # type: ignore[arg-type]
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (16, hard))
     try:
         with pytest.raises(OSError, match="File too large") as caught:
-            save()
+            make_durable([draft])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert caught.value.errno == errno.EFBIG

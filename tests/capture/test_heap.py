@@ -10,9 +10,11 @@ import pytest
 CHILD = """
 import contextlib, resource, sys
 import torch
-from capture.heap import keep_freed_memory
+from capture.heap import give_back_large_blocks, keep_freed_memory, keep_small_blocks
 
-BLOCK_BYTES = 48 * 2**20
+way, BLOCK_BYTES = sys.argv[1], int(sys.argv[2])
+ways = {"kept": keep_freed_memory, "small kept": keep_small_blocks, "as it is": contextlib.nullcontext}
+give_back_large_blocks()
 
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -21,7 +23,7 @@ def resident():
     return int(open("/proc/self/statm").read().split()[1]) * 4096
 
 torch.zeros(BLOCK_BYTES, dtype=torch.uint8)
-with keep_freed_memory() if sys.argv[1] == "kept" else contextlib.nullcontext():
+with ways[way]():
     for _ in range(16):  # glibc comes to rest after some aligned blocks of a size
         torch.zeros(BLOCK_BYTES, dtype=torch.uint8)
     before, base = faults(), resident()
@@ -31,15 +33,28 @@ with keep_freed_memory() if sys.argv[1] == "kept" else contextlib.nullcontext():
 print(base - resident())
 torch.zeros(BLOCK_BYTES, dtype=torch.uint8)
 """
-PAGES = 48 * 2**20 // 4096
+SMALL, LARGE = 8 * 2**20, 48 * 2**20
+PAGE = 4096
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the C library that this is about is Linux's")
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the C library that this is about is Linux's")
+def measured(way: str, block_bytes: int) -> list[int]:
+    """(page faults of four blocks one after the other, bytes held beyond the end of ``way``)."""
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, way, str(block_bytes)], stdout=subprocess.PIPE, text=True, check=True
+    )
+    return [int(line) for line in done.stdout.split()]
+
+
 def test_freed_memory_is_kept_for_the_next_batch_and_given_back_at_the_end() -> None:
-    took = {}
-    for way in ("kept", "as it is"):
-        done = subprocess.run([sys.executable, "-c", CHILD, way], stdout=subprocess.PIPE, text=True, check=True)
-        took[way] = [int(line) for line in done.stdout.split()]
-    assert took["kept"][0] < PAGES // 4
-    assert took["kept"][1] > PAGES * 4096 // 2
-    assert took["as it is"][0] >= took["kept"][0]
+    faults, given_back = measured("kept", LARGE)
+    assert faults < LARGE // PAGE // 4
+    assert given_back > LARGE // 2
+    assert measured("as it is", LARGE)[0] >= LARGE // PAGE
+
+
+def test_small_blocks_are_kept_for_the_next_layer_and_large_ones_given_back() -> None:
+    assert measured("small kept", SMALL)[0] < SMALL // PAGE // 4
+    assert measured("as it is", SMALL)[0] >= SMALL // PAGE
+    assert measured("small kept", LARGE)[0] >= LARGE // PAGE

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from capture.resume import LayerCheckpoints
+from capture.resume import LayerCheckpoints, make_durable
 from schemas import ENCODINGS
 from schemas.create import create_run
 from schemas.layout import Dimensions, plan_arrays
@@ -28,10 +28,10 @@ def store(tmp_path: Path) -> Path:
 def keep(checkpoints: LayerCheckpoints, batch: range, wanted: list[int], done: int, value: float) -> None:
     hidden = torch.full((len(batch), 6, 7), value, dtype=torch.bfloat16)
     peaks = {site: torch.full((len(batch), 6, 7), int(value), dtype=torch.int16) for site in SITES}
-    save, size = checkpoints.saver(batch, wanted, done, hidden, peaks)
-    assert size == 3 * hidden.nbytes
+    draft = checkpoints.draft(batch, wanted, done, hidden, peaks)
+    assert draft.size_bytes == 3 * hidden.nbytes
     hidden.fill_(-1)  # the model goes on
-    save()
+    make_durable([draft])
 
 
 def test_what_was_kept_is_found_again(store: Path) -> None:
