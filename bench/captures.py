@@ -21,6 +21,7 @@ from capture.plan import CapturePlan, make_plan
 from capture.resume import LayerCheckpoints
 from capture.sink import Sink
 from capture.sites import find_sites
+from capture.speed import slower_than_float32
 from capture.weights.layer_weights import LayerWeights
 from schemas.bits import encoding_named
 from schemas.create import create_run
@@ -28,19 +29,24 @@ from schemas.retention import WHOLE, Retention
 from schemas.run import RunWriter
 from tests.stores import run_info
 
-__all__ = ["CPU", "Stores", "default_plan", "fill_streamed"]
+__all__ = ["CPU", "Stores", "default_plan", "fill_streamed", "quick_dtype"]
 
 CPU = torch.device("cpu")
+
+
+def quick_dtype() -> str:
+    """bfloat16, or float32 on a CPU that computes in bfloat16 much slower, where nothing but the model would show."""
+    return "bfloat16" if slower_than_float32(CPU, torch.bfloat16) is None else "float32"
 
 
 def default_plan(
     skeleton: Skeleton, sequences: int, length: int, retention: Retention = WHOLE, device: torch.device = CPU
 ) -> CapturePlan:
-    """What ``capture`` does with the model of ``skeleton``, in bfloat16, where no other flag is given."""
+    """What ``capture`` does with the model of ``skeleton`` in its dtype, where no other flag is given."""
     return make_plan(
         skeleton.facts,
         with_norms(skeleton.model, find_sites(skeleton.model)),
-        encoding_named("bfloat16"),
+        encoding_named(str(skeleton.dtype).removeprefix("torch.")),
         part=Part(0, sequences, sequences),
         length=length,
         batch_size=1,

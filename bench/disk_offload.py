@@ -1,9 +1,9 @@
 """A streamed capture against accelerate's disk offload: two ways to run a model that does not fit in memory.
 
 Offload reads all weights once for each forward, the streamed engine once for all of them. To be quick the model here is
-of 0.8 GB, so what would not happen to one larger than memory must be prevented: that a forward finds the weights in the
-page cache because the forward before it read them. They are dropped from it before each. Sequences are short, so that
-reading decides and not the processor, as it does where an accelerator computes.
+of 0.8 GB (in float32 of 1.7 GB), so what would not happen to one larger than memory must be prevented: that a forward
+finds the weights in the page cache because the forward before it read them. They are dropped from it before each.
+Sequences are short, so that reading decides and not the processor, as it does where an accelerator computes.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.captures import Stores, default_plan, fill_streamed
+from bench.captures import Stores, default_plan, fill_streamed, quick_dtype
 from bench.rounds import Comparison, compare
 from capture.loss import decoder_of, token_nll
-from capture.model_facts import build_skeleton
+from capture.model_facts import DTYPES, build_skeleton
 from capture.plan import human_bytes
 
 __all__ = ["run"]
@@ -41,26 +41,27 @@ CONFIGURATION: dict[str, Any] = {
     "intermediate_size": 512,
     "vocab_size": 4096,
 }
-"""A Qwen3 mixture of experts of 0.8 GB, 200 MB a layer."""
+"""A Qwen3 mixture of experts of 0.8 GB in bfloat16, 200 MB a layer."""
 
 
 def run() -> Iterator[Comparison]:
     """One comparison; takes 2 GB in the folder for temporary files."""
     with tempfile.TemporaryDirectory(prefix="disk-offload-") as folder:
         checkpoint = Path(folder, "checkpoint")
-        size = _write_checkpoint(checkpoint)
-        skeleton = build_skeleton(checkpoint, "auto")
+        dtype = quick_dtype()
+        size = _write_checkpoint(checkpoint, dtype)
+        skeleton = build_skeleton(checkpoint, dtype)
         plan = default_plan(skeleton, SEQUENCES, LENGTH)
         token_id = np.random.default_rng(0).integers(0, CONFIGURATION["vocab_size"], (SEQUENCES, LENGTH), np.int32)
         offload = Path(folder, "offload")
         shutil.copytree(checkpoint, offload)  # its own: pages that it maps cannot be dropped
-        offloaded = _offloaded(offload, offload)
+        offloaded = _offloaded(offload, offload, dtype)
         stores = Stores(Path(folder, "stores"), plan, token_id)
 
         def prepare() -> None:
             nonlocal skeleton
             stores.renew()
-            skeleton = build_skeleton(checkpoint, "auto")
+            skeleton = build_skeleton(checkpoint, dtype)
 
         def streamed() -> None:
             _drop_from_page_cache(checkpoint)
@@ -76,7 +77,8 @@ def run() -> Iterator[Comparison]:
 
         experts = CONFIGURATION["num_experts"]
         yield compare(
-            f"streamed capture of a mixture of {experts} experts, {human_bytes(size)}, {SEQUENCES} x {LENGTH} tokens",
+            f"streamed capture of a mixture of {experts} experts, {human_bytes(size)} in {dtype}, "
+            f"{SEQUENCES} x {LENGTH} tokens",
             streamed,
             "forward and loss alone with accelerate's disk offload",
             forwards,
@@ -86,25 +88,25 @@ def run() -> Iterator[Comparison]:
         )
 
 
-def _write_checkpoint(folder: Path) -> int:
+def _write_checkpoint(folder: Path, dtype: str) -> int:
     """A model of random weights; bytes of its tensors."""
     from transformers import AutoModelForCausalLM, Qwen3MoeConfig
 
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(Qwen3MoeConfig(**CONFIGURATION), dtype=torch.bfloat16)
+    model = AutoModelForCausalLM.from_config(Qwen3MoeConfig(**CONFIGURATION), dtype=DTYPES[dtype])
     model.save_pretrained(folder)
     os.sync()
     return sum(parameter.nbytes for parameter in model.parameters())
 
 
-def _offloaded(checkpoint: Path, folder: Path) -> Any:
+def _offloaded(checkpoint: Path, folder: Path, dtype: str) -> Any:
     """The model of ``checkpoint`` with its layers on disk, some of them in ``folder``, and the rest in memory."""
     from transformers import AutoModelForCausalLM
 
     places = {f"model.layers.{layer}": "disk" for layer in range(CONFIGURATION["num_hidden_layers"])}
     return AutoModelForCausalLM.from_pretrained(
         checkpoint,
-        dtype=torch.bfloat16,
+        dtype=DTYPES[dtype],
         device_map={
             "model.embed_tokens": "cpu",
             **places,

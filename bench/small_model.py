@@ -48,12 +48,14 @@ class SmallModel:
     """SmolLM2-135M in memory, and token ids (sequence, position) of the text that comes with Python; ``name`` says
     which model it is."""
 
-    def __init__(self, sequences: int, length: int) -> None:
-        """Load it."""
+    def __init__(self, sequences: int, length: int, dtype: str = "auto") -> None:
+        """Load it; "auto" is bfloat16."""
         folder = _packaged_folder()
         self.name = "SmolLM2-135M" if folder else "SmolLM2-135M's geometry, random weights and tokens"
         self.folder: Path = folder or _random_checkpoint()
-        self.skeleton = build_skeleton(self.folder, "auto")
+        if dtype == "float32":
+            self.name += " in float32"
+        self.skeleton = build_skeleton(self.folder, dtype)
         self.model: Any = None
         self.load()
         if folder:

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.captures import Stores, default_plan, fill_streamed
+from bench.captures import Stores, default_plan, fill_streamed, quick_dtype
 from bench.rounds import Comparison, compare
 from bench.small_model import SmallModel
 from capture.model_facts import build_skeleton
@@ -20,7 +20,8 @@ ROUNDS = 4
 
 def run() -> Iterator[Comparison]:
     """One comparison."""
-    small = SmallModel(SEQUENCES, LENGTH)
+    dtype = quick_dtype()
+    small = SmallModel(SEQUENCES, LENGTH, dtype)
     plan = default_plan(small.skeleton, SEQUENCES, LENGTH)
     skeleton = small.skeleton
     with tempfile.TemporaryDirectory(prefix="streamed-overhead-") as folder:
@@ -29,7 +30,7 @@ def run() -> Iterator[Comparison]:
         def prepare() -> None:
             nonlocal skeleton
             stores.renew()
-            skeleton = build_skeleton(small.folder, "auto")
+            skeleton = build_skeleton(small.folder, dtype)
 
         def resident() -> None:
             small.load()
