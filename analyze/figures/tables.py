@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Iterator, Sequence
 
 from analyze.figures.captions import definition_sentence, looked_at, stores_sentences
+from analyze.figures.texts import shortened
 from analyze.overviews.results import Absent, Overview, QuantisationView, StoreView
 from analyze.tables.table import Field, Table, Value, percent, shown
 
@@ -14,6 +15,8 @@ __all__ = ["overview_tables"]
 
 _CELLS = {"Model": False, "Routing": False, "Precision": False}
 """Headings of model columns whose cells are words."""
+_LISTED = 35
+"""Features that a page of a paper holds with their caption."""
 
 
 def overview_tables(overview: Overview) -> list[Table]:
@@ -33,7 +36,7 @@ def _counts(overview: Overview) -> Table:
     fields = (
         Field("model", "Model", right=False),
         *(Field(_name(name), name, right=_CELLS.get(name, True)) for name in headings),
-        Field("magnitude", "Magnitude"),
+        Field("magnitude", "Magnitude", hidden=True),
         Field("outliers", "Outliers"),
         Field("unique_features", "Unique features"),
         Field("outliers_per_sequence", "Per sequence", _one),
@@ -83,9 +86,11 @@ def _features(overview: Overview) -> Table:
         Field("peak_layer", "Layer"),
         Field("peak_sequence", "Sequence"),
         Field("peak_position", "Position"),
-        Field("peak_token", "Token", right=False),
+        Field("peak_token", "Token", lambda text: shown(text if text is None else shortened(text, 16)), right=False),
     )
     rows = [_feature(store, place) for store in overview.stores for place in range(len(store.features))]
+    few = max(3, _LISTED // len(overview.stores))
+    listed = [_feature(store, place) for store in overview.stores for place in range(min(few, len(store.features)))]
     return Table(
         "features",
         "Features looked at closely",
@@ -95,8 +100,10 @@ def _features(overview: Overview) -> Table:
             definition_sentence(overview),
             "Counted: at some magnitude asked; the others meet lesser shares. Critical magnitude: the largest at which "
             "the feature still counts. Peak: its largest magnitude, where it is and at which token.",
+            *([] if len(listed) == len(rows) else [f"The first {few} of each model; the file of values has all."]),
             *stores_sentences([store.facts for store in overview.stores]),
         ),
+        for_people=tuple(listed),
     )
 
 

@@ -66,6 +66,21 @@ def test_markdown_and_latex_hold_every_cell() -> None:
     assert r"\geq" in latex
 
 
+def test_a_wide_latex_table_takes_both_columns_in_smaller_type() -> None:
+    letters = 30
+    for fields, environment, size in ((4, "table", None), (9, "table*", r"\small"), (16, "table*", r"\scriptsize")):
+        wide = Table("wide", "Wide", tuple(Field(f"f{i}", "Two words") for i in range(fields)), ((1234567,) * fields,))
+        tex = "".join(render_tables([wide], "latex"))
+        assert rf"\begin{{{environment}}}" in tex
+        assert size is None or size in tex
+        assert r"\shortstack[r]{Two\\words}" in tex
+    words = Table("words", "Words", (Field("w", "W", right=False),), (("x" * letters,), ("[1] --keep\n\n\u05d0",)))
+    tex = "".join(render_tables([words], "latex"))
+    assert r"\begin{tabular}{p{11.4em}}" in tex
+    assert "{}[1] -{}-keep  \u05d0 \\\\" in tex
+    assert "LuaLaTeX" in tex
+
+
 @pytest.mark.parametrize("columns", ["60", "80", "200"])
 def test_a_terminal_table_fits(monkeypatch: pytest.MonkeyPatch, columns: str) -> None:
     monkeypatch.setenv("COLUMNS", columns)

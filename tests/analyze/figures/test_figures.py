@@ -6,6 +6,7 @@ import csv
 import io
 import itertools
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,26 @@ def test_svg_holds_names_as_text(seen: Overview, files: dict[str, bytes]) -> Non
     )
     tex = next(content.decode() for name, content in files.items() if name == "saturation.tex")
     assert r"$<$script$>$\$x\_1\textasciicircum{}2\$ \& \textbackslash{}alpha" in tex
+
+
+def test_latex_is_balanced_and_every_row_has_its_columns(files: dict[str, bytes]) -> None:
+    found = {name: content.decode() for name, content in files.items() if name.endswith(".tex")}
+    assert r"\begin{table*}" in found["features.tex"]  # ten columns are more than one of a paper's two holds
+    for name, tex in found.items():
+        tex = re.sub(r"^%.*$", "", tex, flags=re.MULTILINE)
+        begun, ended = (re.findall(rf"\\{word}\{{([a-z*]+)\}}", tex) for word in ("begin", "end"))
+        assert begun == ended[::-1], name
+        bare = re.sub(r"\\[\\{}&%$#_]", "", tex)
+        assert bare.count("{") == bare.count("}")
+        assert bare.count("$") % 2 == 0
+        if "tabular" not in begun:
+            continue
+        spec = re.search(r"\\begin\{tabular\}\{((?:[lr]|p\{[^}]*\})+)\}", tex)
+        assert spec is not None
+        columns = len(re.findall(r"[lr]|p\{", spec[1]))
+        rows = [line for line in tex.splitlines() if line.endswith(r" \\")]
+        assert len(rows) > 1
+        assert {len(re.split(r"(?<!\\)&", row)) for row in rows} == {columns}
 
 
 def test_nothing_is_cut_and_ticks_do_not_overlap(drawn: dict[str, DrawnView]) -> None:
