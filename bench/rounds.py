@@ -12,13 +12,14 @@ __all__ = ["Comparison", "compare"]
 
 @dataclass(frozen=True)
 class Comparison:
-    """Seconds of each round of the measured way and of its baseline, and what the ratio must not exceed."""
+    """What each round of the measured way and of its baseline took, in ``unit``, and what the ratio must not exceed."""
 
     name: str
     baseline: str
     seconds: Sequence[float]
     baseline_seconds: Sequence[float]
     bar: float | None
+    unit: str = "s"
 
     @property
     def ratios(self) -> list[float]:
@@ -39,8 +40,8 @@ class Comparison:
             "ratio (median)": f"{self.ratio:.3g}",
             "range": f"{low:.3g} to {high:.3g}",
             "bar": "-" if self.bar is None else f"at most {self.bar:g}",
-            "takes": f"{statistics.median(self.seconds):.2f} s",
-            "baseline takes": f"{statistics.median(self.baseline_seconds):.2f} s",
+            "takes": f"{statistics.median(self.seconds):.2f} {self.unit}",
+            "baseline takes": f"{statistics.median(self.baseline_seconds):.2f} {self.unit}",
         }
 
 

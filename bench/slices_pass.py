@@ -66,11 +66,12 @@ def run() -> Iterator[Comparison]:
             0.1,
         )
         yield Comparison(
-            "bytes at the peak of that pass's process, its packages among them, in GB (column of seconds)",
+            "bytes at the peak of that pass's process, its packages among them",
             "bytes at the peak of the obvious program's process",
             [peak / 1e9 for _, peak, _ in ours],
             [peak / 1e9 for _, peak, _ in obvious],
             0.25,
+            unit="GB",
         )
         yield Comparison(
             "of these, what the pass itself takes: the peak above what is held once all packages are imported",
@@ -78,6 +79,7 @@ def run() -> Iterator[Comparison]:
             [work / 1e9 for *_, work in ours],
             [work / 1e9 for *_, work in obvious],
             None,
+            unit="GB",
         )
         yield Comparison(
             "the same bytes that the pass itself takes",
@@ -85,6 +87,7 @@ def run() -> Iterator[Comparison]:
             [work / 1e9 for *_, work in ours],
             [work / 1e9 for *_, work in peaks],
             None,
+            unit="GB",
         )
 
 

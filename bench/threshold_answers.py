@@ -39,7 +39,6 @@ def run() -> Iterator[Comparison]:
             lambda: answer(store, sweep, resources=ANEW, features=False),
             "one threshold from the same peaks",
             lambda: answer(store, question, resources=ANEW),
-            bar=1.5,
         )
         yield compare(
             "one threshold from the same peaks",
