@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -25,6 +24,7 @@ from capture.host_buffers import HostBuffers
 from capture.plan import CapturePlan
 from capture.processors import processors
 from capture.resume import Draft, make_durable
+from capture.writer_queue import WriterQueue
 from schemas.durable import is_full
 from schemas.errors import CaptureError, OutlierFeaturesError
 from schemas.layout import ArraySpec, layer_peak_name, nonfinite_name, position_peak_name
@@ -36,89 +36,6 @@ MOST_WRITERS = 8
 """Threads that write while the model waits: each has to hold Python's lock for a part of a chunk."""
 
 SIGNED = {2: torch.int16, 4: torch.int32}
-
-
-_Task = tuple[Future[None], Callable[[], None], int]
-"""What is told of it, what it does, and the bytes that it holds until then."""
-
-
-class ByteQueue:
-    """A pool of writer threads whose waiting work is bounded in bytes; the first failure is raised to the feeder.
-
-    Threads work *beside* the feeder, or only while it waits in ``settle``. One thread feeds.
-    """
-
-    def __init__(self, threads: int, limit_bytes: int, *, beside: bool) -> None:
-        """No more than ``limit_bytes`` wait, but for a single task that holds more."""
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="writer")
-        self._limit = limit_bytes
-        self._beside = beside
-        self._held: list[_Task] = []
-        self._waiting = 0
-        self._room = threading.Condition()
-        self.error: BaseException | None = None
-        """What the first task that failed raised."""
-
-    def has_room(self, size: int) -> bool:
-        """Whether ``size`` more bytes may wait."""
-        return self._waiting == 0 or self._waiting + size <= self._limit
-
-    def reserve(self, size: int) -> None:
-        """Have ``size`` bytes wait that a task to come will hold; blocks until there is room.
-
-        Raises what an earlier task raised.
-        """
-        with self._room:
-            self._room.wait_for(lambda: self.has_room(size))
-            if self.error is not None:
-                raise self.error
-            self._waiting += size
-
-    def put(self, task: Callable[[], None], size: int, *, beside: bool = False) -> Future[None]:
-        """Queue ``task``, which holds ``size`` bytes that were reserved.
-
-        ``beside`` has it done beside the feeder whatever the others are.
-        """
-        if beside or self._beside:
-            return self._pool.submit(self._run, task, size)
-        future: Future[None] = Future()
-        self._held.append((future, task, size))
-        return future
-
-    def settle(self) -> None:
-        """Return when no task is held until the feeder waits; raises what a task raised."""
-        held, self._held = self._held, []
-        wait([self._pool.submit(self._run_held, *each) for each in held])
-        if self.error is not None:
-            raise self.error
-
-    def _run_held(self, future: Future[None], task: Callable[[], None], size: int) -> None:
-        try:
-            self._run(task, size)
-        except BaseException as error:
-            future.set_exception(error)
-        else:
-            future.set_result(None)
-
-    def _run(self, task: Callable[[], None], size: int) -> None:
-        try:
-            if self.error is None:
-                task()
-        except BaseException as error:
-            self.error = self.error or error
-            raise
-        finally:
-            with self._room:
-                self._waiting -= size
-                self._room.notify_all()
-
-    def close(self, *, cancel: bool) -> None:
-        """Wait for all work, or drop what has not begun; raises what a task raised unless cancelled."""
-        if not cancel and self.error is None:
-            self.settle()
-        self._pool.shutdown(wait=True, cancel_futures=cancel)
-        if self.error is not None and not cancel:
-            raise self.error
 
 
 @dataclass(frozen=True)
@@ -164,7 +81,7 @@ class Sink:
         self._keeps_slices = plan.retention.slices
         self._floor = plan.retention.least_pattern(plan.encoding)
         beside = plan.written_beside if beside is None else beside
-        self._queue = ByteQueue(threads or _writers(beside), queue_bytes, beside=beside)
+        self._queue = WriterQueue(threads or _writers(beside), queue_bytes, beside=beside)
         self._on_commit = committed
         self._signed = SIGNED[plan.encoding.itemsize]
         self._batch = range(0)

@@ -1,0 +1,91 @@
+"""Threads that write, and what waits for them: bounded in bytes, done beside the model or only while it waits."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+
+__all__ = ["WriterQueue"]
+
+_Task = tuple[Future[None], Callable[[], None], int]
+"""What is told of it, what it does, and the bytes that it holds until then."""
+
+
+class WriterQueue:
+    """A pool of writer threads whose waiting work is bounded in bytes; the first failure is raised to the feeder.
+
+    Threads work *beside* the feeder, or only while it waits in ``settle``. One thread feeds.
+    """
+
+    def __init__(self, threads: int, limit_bytes: int, *, beside: bool) -> None:
+        """No more than ``limit_bytes`` wait, but for a single task that holds more."""
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="writer")
+        self._limit = limit_bytes
+        self._beside = beside
+        self._held: list[_Task] = []
+        self._waiting = 0
+        self._room = threading.Condition()
+        self.error: BaseException | None = None
+        """What the first task that failed raised."""
+
+    def has_room(self, size: int) -> bool:
+        """Whether ``size`` more bytes may wait."""
+        return self._waiting == 0 or self._waiting + size <= self._limit
+
+    def reserve(self, size: int) -> None:
+        """Have ``size`` bytes wait that a task to come will hold; blocks until there is room.
+
+        Raises what an earlier task raised.
+        """
+        with self._room:
+            self._room.wait_for(lambda: self.has_room(size))
+            if self.error is not None:
+                raise self.error
+            self._waiting += size
+
+    def put(self, task: Callable[[], None], size: int, *, beside: bool = False) -> Future[None]:
+        """Queue ``task``, which holds ``size`` bytes that were reserved.
+
+        ``beside`` has it done beside the feeder whatever the others are.
+        """
+        if beside or self._beside:
+            return self._pool.submit(self._run, task, size)
+        future: Future[None] = Future()
+        self._held.append((future, task, size))
+        return future
+
+    def settle(self) -> None:
+        """Return when no task is held until the feeder waits; raises what a task raised."""
+        held, self._held = self._held, []
+        wait([self._pool.submit(self._run_held, *each) for each in held])
+        if self.error is not None:
+            raise self.error
+
+    def _run_held(self, future: Future[None], task: Callable[[], None], size: int) -> None:
+        try:
+            self._run(task, size)
+        except BaseException as error:
+            future.set_exception(error)
+        else:
+            future.set_result(None)
+
+    def _run(self, task: Callable[[], None], size: int) -> None:
+        try:
+            if self.error is None:
+                task()
+        except BaseException as error:
+            self.error = self.error or error
+            raise
+        finally:
+            with self._room:
+                self._waiting -= size
+                self._room.notify_all()
+
+    def close(self, *, cancel: bool) -> None:
+        """Wait for all work, or drop what has not begun; raises what a task raised unless cancelled."""
+        if not cancel and self.error is None:
+            self.settle()
+        self._pool.shutdown(wait=True, cancel_futures=cancel)
+        if self.error is not None and not cancel:
+            raise self.error
