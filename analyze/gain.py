@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from fractions import Fraction
 from typing import Any
 
@@ -14,19 +15,19 @@ from schemas.errors import InputError, StoreError
 from schemas.layout import norm_array_name
 from schemas.run import Run
 
-__all__ = ["quotient_patterns", "require_gains", "smallest_gain"]
+__all__ = ["quotient_patterns", "require_gains"]
 
 Values = npt.NDArray[np.float32]
 Patterns = npt.NDArray[Any]
 
 
-def require_gains(run: Run, chosen: Chosen) -> Fraction:
-    """The smallest magnitude of any gain of the chosen cells.
+def require_gains(run: Run, chosen: Chosen, beside: Iterable[str] = ()) -> Fraction:
+    """The smallest magnitude of any gain of the chosen cells, and of the arrays ``beside`` that are read with them.
 
     Raises StoreError where a gain is not stored, InputError where one is 0 or not finite: no value is in its units.
     """
     least: Fraction | None = None
-    for site, array in zip(chosen.sites, chosen.arrays, strict=True):
+    for site, array in (*zip(chosen.sites, chosen.arrays, strict=True), *((array, array) for array in beside)):
         name, norm = norm_array_name(array, "gain"), run.info.sites[array].norm
         held = run.read(name) if name in run else None
         for layer in chosen.layers:
@@ -48,14 +49,6 @@ def require_gains(run: Run, chosen: Chosen) -> Fraction:
             smallest = Fraction(float(np.abs(held[layer]).min()))
             least = smallest if least is None else min(least, smallest)
     return Fraction(0) if least is None else least
-
-
-def smallest_gain(run: Run, chosen: Chosen) -> Fraction:
-    """The smallest magnitude of the chosen cells' stored gains that is not 0: no value is in units of that. Else 1."""
-    names = [name for array in chosen.arrays if (name := norm_array_name(array, "gain")) in run]
-    gains = np.abs(np.concatenate([run.read(name)[list(chosen.layers)].ravel() for name in names] or [np.ones(1)]))
-    usable = gains[(gains > 0) & np.isfinite(gains)]
-    return Fraction(float(usable.min())) if usable.size else Fraction(1)
 
 
 def quotient_patterns(values: Values, gain: Values) -> Patterns:

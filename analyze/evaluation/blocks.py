@@ -17,14 +17,11 @@ from analyze.statistics.exceedances import Exceedances
 from analyze.statistics.hits import hits_of
 from analyze.statistics.piece import Piece
 from analyze.statistics.position_hits import PositionHits
-from analyze.statistics.selection import Chosen
 from analyze.statistics.statistic import Partial
 from schemas.bits import ENCODINGS, decode, magnitude_bits
 from schemas.errors import InputError
-from schemas.layout import norm_array_name
-from schemas.run import Run
 
-__all__ = ["BlockExceedances", "BlockPositionHits", "BlockTopValues", "block_of", "require_block_gains"]
+__all__ = ["BlockExceedances", "BlockPositionHits", "BlockTopValues", "block_of"]
 
 Patterns = npt.NDArray[Any]
 
@@ -32,8 +29,7 @@ Patterns = npt.NDArray[Any]
 def block_of(piece: Piece, others: tuple[str, ...], *, nearest: bool = False) -> Piece:
     """The block of a piece and of ``others``, arrays of the layer's other sites: magnitudes, NaN where all of them are.
 
-    In gain units it holds quotients, as float32 rounded towards zero as hits are, or to the ``nearest`` as values are;
-    those of a gain of 0 are NaN.
+    In gain units it holds quotients, as float32 rounded towards zero as hits are, or to the ``nearest`` as values are.
     """
     encoding = ENCODINGS["float32"] if piece.in_gain_units else piece.encoding
     quiet = encoding.unsigned.type(encoding.infinity + 1)
@@ -61,20 +57,7 @@ def _patterns(piece: Piece, array: str, nearest: bool) -> Patterns:
         return own.patterns
     if nearest:
         return own.values.view(ENCODINGS["float32"].unsigned)
-    gain = np.where(own.gain == 0, np.float32(np.nan), own.gain)
-    return quotient_patterns(decode(own.stored, own.encoding), gain)
-
-
-def require_block_gains(run: Run, chosen: Chosen) -> None:
-    """Raise InputError where a chosen site has no gain in a chosen layer: a block in gain units takes all of them."""
-    for site, array in zip(chosen.sites, chosen.arrays, strict=True):
-        norm = run.info.sites[array].norm
-        for layer in chosen.layers:
-            if norm is None or norm.modules[layer] is None or norm_array_name(array, "gain") not in run:
-                raise InputError(
-                    f"{site} of layer {layer} has no gain in this store, so a block with it cannot be asked in units "
-                    "of gain: choose other --sites, or leave out --in-gain-units or --layer-unit"
-                )
+    return quotient_patterns(decode(own.stored, own.encoding), own.gain)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analyze.criteria.top_values import TopValues
-from analyze.evaluation.blocks import BlockExceedances, BlockPositionHits, BlockTopValues, require_block_gains
+from analyze.evaluation.blocks import BlockExceedances, BlockPositionHits, BlockTopValues
 from analyze.opened import opened
 from analyze.quantities import Share, decimal_text, parse_magnitudes, parse_share
 from analyze.statistics.exceedances import Exceedances
@@ -66,8 +66,9 @@ def exceedances_by(
     ``layer_unit``: with ``block`` a layer's tensors at all chosen sites are one, at each place the largest magnitude
     of them, which is NaN where all are; ``site`` is then their names, joined. Not by expert, whose site is one.
 
-    ``options`` are those of ``measure``. Raises InputError for another ``by`` or unit, StoreError where slices, values
-    below a floor or routing were not kept.
+    ``options`` are those of ``measure``. Raises InputError for another ``by`` or unit, or a gain that is 0 or not
+    finite where ``selection`` is in units of it, StoreError where slices, values below a floor, gains or routing were
+    not kept.
 
     >>> exceedances_by("runs/tiny.zarr", "layer", "6,8").hits.sel(site="ln_attn").values.tolist()
     [[24, 16], [24, 16]]
@@ -197,8 +198,6 @@ class _Blocks:
     @staticmethod
     def of(run: Run, selection: Selection) -> _Blocks:
         chosen = choose(run, selection)
-        if chosen.in_gain_units:
-            require_block_gains(run, chosen)
         first = dataclasses.replace(selection, sites=chosen.sites[:1])
         return _Blocks(first, chosen.arrays[1:], "+".join(chosen.sites))
 

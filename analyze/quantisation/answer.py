@@ -7,13 +7,12 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from analyze.gain import require_gains
 from analyze.opened import opened
 from analyze.progress import Progress, silent_progress
 from analyze.quantisation.formats import chosen_formats
 from analyze.quantisation.statistic import Quantisation
 from analyze.statistics.measure import measure
-from analyze.statistics.selection import EVERYTHING, Selection, choose
+from analyze.statistics.selection import EVERYTHING, Selection
 from schemas.errors import InputError
 from schemas.run import Run
 
@@ -56,8 +55,6 @@ def quantisation_errors(
     """
     statistic = quantisation_question(formats, group_size, alpha)
     store = opened(run)
-    if selection.in_gain_units:
-        require_gains(store, choose(store, selection))
     return measure(store, [statistic], selection, progress=progress, **options)[statistic.name]
 
 

@@ -21,14 +21,12 @@ def hits_of(
 ) -> Any:
     """Hits of ``rows`` of a piece (None: all) at ``magnitudes``, ``by`` feature or by row: (n, magnitude) int64.
 
-    In gain units, the values divided by the gain are compared, as ``quotient_patterns`` rounds them; of a gain of 0
-    none is a hit.
+    In gain units, the values divided by the gain are compared, as ``quotient_patterns`` rounds them.
     """
     encoding = ENCODINGS["float32"] if piece.in_gain_units else piece.encoding
     patterns = piece.magnitudes
     if piece.in_gain_units:
-        gain = np.where(piece.gain == 0, np.float32(np.nan), piece.gain)
-        patterns = magnitude_bits(quotient_patterns(decode(piece.stored, piece.encoding), gain), encoding)
+        patterns = magnitude_bits(quotient_patterns(decode(piece.stored, piece.encoding), piece.gain), encoding)
     chosen = patterns if rows is None else patterns[rows]
     thresholds = [threshold_bits(Fraction(m), encoding) for m in magnitudes]
     edges = sorted({*thresholds, encoding.infinity + 1})

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from analyze.gain import smallest_gain
+from analyze.gain import require_gains
 from analyze.memory import default_memory_limit, resident_bytes
 from analyze.progress import Progress, silent_progress
 from analyze.quantities import decimal_text
@@ -74,7 +75,8 @@ def measure(
     ``scheduler``, the address of a Dask cluster's, or a file that has it. The digits depend on none of them. With
     ``cache``, what was measured before of the very same store is not measured again (``analyze.statistics.cache``).
 
-    Raises InputError or StoreError for what cannot be measured, or not in that memory, CorruptChunkError naming a
+    Raises InputError or StoreError for what cannot be measured, or not in that memory (in units of gain, where a gain
+    is 0, not finite or not stored), CorruptChunkError naming a
     chunk that fails its checksum. With ``skip_corrupt`` such a cell of a sequence is left out, and each result's
     attribute ``excluded`` lists those.
     """
@@ -82,8 +84,10 @@ def measure(
     if len(set(names)) < len(names):
         raise ValueError(f"statistics with one name: {', '.join(sorted(names))}")
     chosen = choose(run, selection)
+    beside = dict.fromkeys(array for statistic in statistics for array in statistic.beside)
+    least_gain = require_gains(run, chosen, beside) if chosen.in_gain_units else None
     for statistic in statistics:
-        _require_values(run, chosen, statistic)
+        _require_values(run, statistic, least_gain)
     known = Cache(run, chosen, cache)
     results = {statistic.name: known.find(statistic) for statistic in statistics}
     unknown = [statistic for statistic in statistics if results[statistic.name] is None]
@@ -147,19 +151,18 @@ def _require(run: Run, chosen: Chosen, statistic: Reduction) -> None:
     statistic.check(run, chosen)
 
 
-def _require_values(run: Run, chosen: Chosen, statistic: Reduction) -> None:
+def _require_values(run: Run, statistic: Reduction, least_gain: Fraction | None) -> None:
     """Raise StoreError where the statistic needs values that the store's slices do not keep.
 
-    In units of gain, a magnitude is that many times the gain: of the smallest one, which is not 0, the least value.
+    In units of gain, a magnitude is that many times the gain: of the smallest one the least value.
     """
     floor, least = run.retention.floor, statistic.least_magnitude
     if floor is None:
         return
     asked = "all values" if least is None else f"values from {decimal_text(least)} on"
-    if least is not None and chosen.in_gain_units:
-        smallest = smallest_gain(run, chosen)
-        least *= smallest
-        asked += f" in units of a gain of {float(smallest):.6g}, which are {float(least):.6g},"
+    if least is not None and least_gain is not None:
+        least *= least_gain
+        asked += f" in units of a gain of {float(least_gain):.6g}, which are {float(least):.6g},"
     if least is None or threshold_bits(least, run.encoding) < run.retention.least_pattern(run.encoding):
         raise StoreError(
             f"{statistic.name} needs {asked.removesuffix(',')}, and {run.path} was captured with --keep floor={floor}: "

@@ -40,8 +40,11 @@ class Made:
         return self.sites["residual"][layer, sequence]
 
 
-def make_mixture(path: Path, *, residual: bool = False, zero_gain: bool = False, **options: Any) -> Made:
-    """Write it. Layer 0 has no experts; the residual is massive in feature 4 at position 0, and large in feature 2."""
+def make_mixture(path: Path, *, residual: bool = False, odd_gain: float | None = None, **options: Any) -> Made:
+    """Write it. Layer 0 has no experts; the residual is massive in feature 4 at position 0, and large in feature 2.
+
+    ``odd_gain``: that of ln_mlp in layer 2 and feature 5, which is 0 there.
+    """
     random = np.random.default_rng(11)
     x = random.normal(0, 0.5, (LAYERS, SEQUENCES, POSITIONS, FEATURES)).astype(np.float32)
     x[1:, :, 0, 4] = 3000
@@ -51,9 +54,9 @@ def make_mixture(path: Path, *, residual: bool = False, zero_gain: bool = False,
         entering = x + np.float32(place)
         rms = np.sqrt((entering.astype(np.float64) ** 2).mean(axis=-1))
         gain = random.uniform(0.5, 3, (LAYERS, FEATURES)).astype(np.float32)
-        if zero_gain and site == "ln_mlp":
-            gain[2, 5] = 0
         values[site] = (entering / np.sqrt(rms**2 + EPS)[..., None] * gain[:, None, None, :]).astype(np.float32)
+        if odd_gain is not None and site == "ln_mlp":
+            gain[2, 5], values[site][2, ..., 5] = odd_gain, 0
         beside |= {f"{site}_rms": rms.astype(np.float32), f"{site}_gain": gain}
         modules: list[str | None] = [f"layers.{i}.norm" for i in range(LAYERS)]
         norms[site] = NormInfo(kind="rms", eps=EPS, gain="weight", modules=modules)

@@ -143,7 +143,7 @@ def test_super_experts_over_sequences(mixture: Made) -> None:
 
 
 def test_a_gain_of_zero_leaves_nothing_to_recover(tmp_path: Path) -> None:
-    made = make_mixture(tmp_path / "z.zarr", zero_gain=True)
+    made = make_mixture(tmp_path / "z.zarr", odd_gain=0)
     massive = evaluate_criteria(made.path, "massive")["massive"]
     assert massive.tensor.values.tolist() == ["residual before ln_attn"]
     assert "layer 2 has a gain of 0 at feature 5" in massive.attrs["left_out"][0]

@@ -17,11 +17,13 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from analyze import quantisation_errors, statistics
 from analyze.evaluation.criterion_tables import asked_tables
 from analyze.evaluation.evaluate import evaluate_criteria
 from analyze.evaluation.exceedances import exceedances_by
 from analyze.statistics.selection import Selection
 from schemas.errors import InputError, StoreError
+from schemas.provenance import NormInfo
 from tests.analyze.criteria.mixture import EXPERTS, LAYERS, SEQUENCES, Made, make_mixture
 from tests.analyze.test_knobs import write
 from tests.analyze.worlds import World, stored, worlds
@@ -89,8 +91,6 @@ def test_by_layer_and_by_position_of_blocks(world: World, gained: bool) -> None:
     shape = next(iter(world.sites.values())).shape
     random = np.random.default_rng(shape)
     gains = {name: random.choice(np.array([2, -0.5, 4], np.float32), (shape[0], shape[3])) for name in world.sites}
-    if gained:
-        gains["ln_attn"][0, 0] = 0
     selection = Selection(in_gain_units=gained)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "world.zarr"
@@ -106,7 +106,7 @@ def test_by_layer_and_by_position_of_blocks(world: World, gained: bool) -> None:
     assert found.site.values.tolist() == ["+".join(world.sites)]
     tensors = []
     for name, values in held.items():
-        divisor = np.where(gains[name] == 0, np.nan, gains[name]).astype(np.float64)[:, None, None, :]
+        divisor = gains[name].astype(np.float64)[:, None, None, :]
         with np.errstate(over="ignore"):
             tensors.append(np.abs((values / divisor).astype(np.float32) if gained else values))
     block = np.fmax.reduce(tensors)
@@ -136,7 +136,7 @@ def test_blocks_by_hand_and_where_there_are_none(tmp_path: Path, mixture: Made) 
     assert (found.top.values.tolist(), float(found["median"])) == ([8.0, 7.0, 6.0], 6.5)
     with pytest.raises(InputError, match="--by expert is about ln_mlp alone, so that a block is that one tensor"):
         exceedances_by(mixture.path, "expert", layer_unit="block")
-    with pytest.raises(InputError, match="ln_attn of layer 0 has no gain in this store, so a block"):
+    with pytest.raises(StoreError, match="stores no gain for ln_attn of layer 0"):
         exceedances_by(tmp_path / "run.zarr", "layer", "6", Selection(in_gain_units=True), layer_unit="block")
     (table,) = asked_tables([tmp_path / "run.zarr"], by="position", layer_unit="block")
     assert table.notes[-1].startswith("Blocks: a layer's tensors at these sites are one")
@@ -164,6 +164,38 @@ def test_in_units_of_gain(mixture: Made) -> None:
     for site, values in mixture.sites.items():
         scaled = (values.astype(np.float64) / mixture.beside[f"{site}_gain"][:, None, None, :]).astype(np.float32)
         assert found.hits.sel(site=site).values[:, 0].tolist() == reaches(scaled, "0.05").sum(axis=(1, 2, 3)).tolist()
+
+
+@pytest.mark.parametrize("gain", [0.0, math.inf, math.nan])
+def test_a_gain_that_divides_nothing_is_refused(tmp_path: Path, gain: float) -> None:
+    """In any grouping, and of any tensor of a block; not where its layer or its site is not asked for."""
+    made = make_mixture(tmp_path / "g.zarr", odd_gain=gain)
+    told, in_gain = f"that of ln_mlp of layer 2 is {gain:g} at feature 5", Selection(in_gain_units=True)
+    asked = [("layer", "cell"), ("position", "cell"), ("expert", "cell"), ("layer", "block"), ("position", "block")]
+    for by, unit in asked:
+        with pytest.raises(InputError, match=told):
+            exceedances_by(made.path, by, "2", in_gain, layer_unit=unit)
+        exceedances_by(made.path, by, "2", replace(in_gain, layers=(0, 1, 3)), layer_unit=unit)
+        exceedances_by(made.path, by, "2", layer_unit=unit)
+    exceedances_by(made.path, "layer", "2", replace(in_gain, sites=("ln_attn",)))
+    with pytest.raises(InputError, match=told):
+        statistics(made.path, {"exceedances": {"magnitudes": ("2",)}}, in_gain_units=True)
+    with pytest.raises(InputError, match=told):
+        quantisation_errors(made.path, "mxfp4", in_gain)
+
+
+def test_the_floor_of_a_block_is_that_of_its_smallest_gain(tmp_path: Path) -> None:
+    """1 / 0.25 reaches 2, at the second site alone; slices that keep 1.5 and more do not know it."""
+    values = {"ln_attn": np.full((1, 1, 2, 2), 3, np.float32), "ln_mlp": np.full((1, 1, 2, 2), 1, np.float32)}
+    gains = {"ln_attn_gain": np.full((1, 2), 4, np.float32), "ln_mlp_gain": np.full((1, 2), 0.25, np.float32)}
+    norms = {site: NormInfo(kind="rms", eps=1e-6, gain="weight", modules=["norm"]) for site in values}
+    for name, more in (("whole", {}), ("floor", {"floor": "1.5"})):
+        write_store(tmp_path / f"{name}.zarr", values, beside=gains, norms=norms, **more)
+    in_gain = Selection(in_gain_units=True)
+    assert int(exceedances_by(tmp_path / "whole.zarr", "layer", "2", in_gain, layer_unit="block").hits.sum()) == 4
+    for by in ("layer", "position"):
+        with pytest.raises(StoreError, match=r"in units of a gain of 0.25, which are 0.5, .* --keep floor=1.5"):
+            exceedances_by(tmp_path / "floor.zarr", by, "2", in_gain, layer_unit="block")
 
 
 @pytest.mark.parametrize("share", ["6%", "50%", "100%"])

@@ -43,7 +43,7 @@ def dense(path: Path) -> Any:
 STORES: dict[str, Maker] = {
     "whole": make_mixture,
     "residual": lambda path: make_mixture(path, residual=True),
-    "zero gain": lambda path: make_mixture(path, zero_gain=True),
+    "zero gain": lambda path: make_mixture(path, odd_gain=0),
     "floor": lambda path: make_mixture(path, floor="5"),
     "peaks": lambda path: make_mixture(path, slices=False),
     "dense": dense,

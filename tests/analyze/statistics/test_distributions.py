@@ -18,6 +18,7 @@ from analyze.statistics.signed_extremes import SignedExtremes
 from analyze.statistics.token_magnitudes import TokenMagnitudes
 from schemas.errors import InputError
 from schemas.run import Run
+from tests.analyze.criteria.mixture import make_mixture
 from tests.analyze.worlds import World, stored, worlds
 
 PROBABILITIES = ("0.5", "0", "1", "0.999", "0.25")
@@ -73,8 +74,8 @@ def test_a_histogram_counts_every_pattern(noisy_store: Path) -> None:
     )
 
 
-def test_what_there_is_no_quantile_of_is_refused(noisy_store: Path) -> None:
+def test_what_there_is_no_quantile_of_is_refused(noisy_store: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no quantile at 1\.5"):
         measure(Run(noisy_store), [Magnitudes(("1.5",))])
     with pytest.raises(InputError, match="without gain units"):
-        measure(Run(noisy_store), [Magnitudes()], Selection(in_gain_units=True))
+        measure(Run(make_mixture(tmp_path / "gains.zarr").path), [Magnitudes()], Selection(in_gain_units=True))
