@@ -123,7 +123,8 @@ class Run:
         """``array(name)[index]`` as stored.
 
         Raises CorruptChunkError naming the chunk that fails its checksum, or that is missing although its cell (of an
-        array without sequences: one of the layer's cells) is committed.
+        array without sequences: one of the layer's cells) is committed; StoreError with the cause for one that the
+        system does not let be read.
         """
         array = self.array(name)
         try:
@@ -163,6 +164,22 @@ class Run:
 
     def _damaged(self, name: str, coordinates: tuple[int, ...], cause: str) -> CorruptChunkError:
         """The error for one chunk: its file, where in the array it lies, and what to do."""
+        return CorruptChunkError(
+            f"{self._chunk_words(name, coordinates)} is damaged: {cause}. Restore that file from a copy, "
+            "or capture the run again with --overwrite"
+        )
+
+    def _unreadable(self, name: str, coordinates: tuple[int, ...], cause: OSError) -> StoreError:
+        """The same for one that may be whole: what the system says of it."""
+        file = cause.filename or self._chunk_file(self.array(name), name, coordinates)
+        said = cause.strerror or str(cause) or type(cause).__name__
+        return StoreError(
+            f"{self._chunk_words(name, coordinates)} cannot be read: {file}: {said}. Nothing says that it is damaged: "
+            "mend what keeps it from being read, and run the same command again"
+        )
+
+    def _chunk_words(self, name: str, coordinates: tuple[int, ...]) -> str:
+        """The store, the chunk and where in the array it lies."""
         array = self.array(name)
         dims = array.metadata.dimension_names or ()  # type: ignore[union-attr]
         place = ", ".join(
@@ -171,17 +188,16 @@ class Run:
             if size < whole or whole == 1
         )
         key = f"{name}/{array.metadata.encode_chunk_key(coordinates)}"
-        return CorruptChunkError(
-            f"{self.path}: chunk {key} ({place}) is damaged: {cause}. Restore that file from a copy, "
-            "or capture the run again with --overwrite"
-        )
+        return f"{self.path}: chunk {key} ({place})"
 
     def _blame(self, name: str, index: Index, error: Exception) -> None:
-        """Read the chunks of a failed selection one by one and raise for the first that cannot be decoded."""
+        """Read the chunks of a failed selection one by one and raise for the first that cannot be read or decoded."""
         array = self.array(name)
         for coordinates in chunks_of(array, index):
             try:
                 array[selection(array, coordinates)]
+            except OSError as cause:
+                raise self._unreadable(name, coordinates, cause) from error
             except Exception as cause:
                 told = "its checksum does not match" if "checksum" in str(cause) else str(cause).rstrip(".")
                 raise self._damaged(name, coordinates, told) from error

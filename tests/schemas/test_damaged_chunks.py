@@ -91,6 +91,19 @@ def test_the_part_of_a_split_sequence_is_named(make_store: MakeStore, monkeypatc
         Run(made.path).read("ln_attn", (0, 1))
 
 
+def test_a_chunk_that_the_system_does_not_let_be_read_is_not_called_damaged(make_store: MakeStore) -> None:
+    made = make_store()
+    file = made.path / "ln_attn" / "c.1.0.0.0"
+    file.unlink()
+    file.symlink_to(file.name)  # to itself: refused whoever reads it, as permissions are not
+    with pytest.raises(StoreError) as refused:
+        Run(made.path).read("ln_attn")
+    assert not isinstance(refused.value, CorruptChunkError)
+    told = str(refused.value)
+    assert f"c.1.0.0.0 (layer 1, sequence 0) cannot be read: {file}: Too many levels of symbolic links. " in told
+    assert "--overwrite" not in told
+
+
 CHUNKS = [
     ("ln_attn", "c.1.0.0.0"),
     ("ln_attn_layer_peak", "c.1.0.0"),
