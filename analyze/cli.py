@@ -273,3 +273,7 @@ def _views(arguments: argparse.Namespace) -> Iterator[str]:
     knobs = {name: getattr(arguments, name) for name in _KNOBS}
     progress = silent_progress if arguments.quiet else shown_progress
     return render_tables(view_tables(arguments, arguments.store, knobs, progress), arguments.format)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

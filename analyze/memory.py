@@ -7,9 +7,10 @@ import re
 import sys
 from pathlib import Path
 
+from analyze.quantities import counted
 from schemas.errors import InputError
 
-__all__ = ["bytes_text", "default_memory_limit", "machine_bytes", "parse_bytes", "resident_bytes"]
+__all__ = ["bytes_text", "default_memory_limit", "limit_text", "machine_bytes", "parse_bytes", "resident_bytes"]
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 _SHARE_OF_MACHINE = 4
@@ -61,6 +62,19 @@ def parse_bytes(text: str, flag: str = "--memory-limit") -> int:
     if amount <= 0:
         raise InputError(f"{flag} {text!r} is no memory at all: write it as 4GB or 512MiB")
     return amount
+
+
+def limit_text(amount: int) -> str:
+    """A limit as it was probably typed: exactly, in the largest unit that takes no more than two decimals.
+
+    >>> limit_text(1000), limit_text(512 * 2**20), limit_text(1_500_000_000), limit_text(1_234_567)
+    ('1 KB', '512 MiB', '1.5 GB', '1,234,567 bytes')
+    """
+    for unit in sorted(filter(None, _UNITS), key=lambda name: -_UNITS[name]):
+        hundredths, rest = divmod(amount * 100, _UNITS[unit])
+        if hundredths >= 100 and not rest:
+            return f"{hundredths / 100:.10g} {unit[0].upper()}{unit[1:]}B"
+    return counted(amount, "byte")
 
 
 def bytes_text(amount: int) -> str:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from analyze.memory import bytes_text
+from analyze.memory import bytes_text, limit_text
 from analyze.quantities import counted
 from analyze.statistics.selection import Chosen
 from analyze.statistics.statistic import Reduction
@@ -110,7 +110,7 @@ def plan_pass(
     room = int((memory_limit - base_bytes) / _SLACK)
     if room < thread_bytes + fixed:
         raise InputError(
-            f"--memory-limit {bytes_text(memory_limit)} is too small: one chunk of {run.path} at a time takes "
+            f"--memory-limit {limit_text(memory_limit)} is too small: one chunk of {run.path} at a time takes "
             f"{bytes_text(_peak(base_bytes, thread_bytes + fixed))} for these statistics. Give at least that"
         )
     threads = max(1, min(threads, (room - fixed) // max(1, thread_bytes)))

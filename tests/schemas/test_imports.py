@@ -60,6 +60,13 @@ finally:
     assert found.stderr == "HEAVY\n"
 
 
+@pytest.mark.parametrize("module", ["analyze", "analyze.cli", "capture", "capture.cli"])
+def test_a_command_may_be_run_as_a_module(module: str) -> None:
+    found = subprocess.run([sys.executable, "-m", module], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (found.returncode, found.stdout) == (2, "")
+    assert "required" in found.stderr
+
+
 def test_analyze_works_without_extras() -> None:
     found = python(WITHOUT_EXTRAS + "from analyze.cli import main; main(['--help'])")
     assert found.returncode == 0, found.stderr

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analyze.memory import bytes_text, default_memory_limit, machine_bytes, parse_bytes
+from analyze.memory import bytes_text, default_memory_limit, limit_text, machine_bytes, parse_bytes
 from analyze.statistics.measure import measure
 from analyze.statistics.moments import Moments
 from schemas.errors import InputError
@@ -82,6 +82,12 @@ def test_sizes_are_read(text: str, size: int) -> None:
 def test_what_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="--memory-limit"):
         parse_bytes(text)
+
+
+@pytest.mark.parametrize("text", ["1 KB", "1 KiB", "512 MiB", "1.5 GB", "0.25 TiB", "12 bytes", "1 byte"])
+def test_a_limit_is_told_as_it_was_typed(text: str) -> None:
+    exact = parse_bytes(text.removesuffix("ytes").removesuffix("yte"))
+    assert limit_text(exact) == text.replace("0.25 TiB", "256 GiB")
 
 
 def test_sizes_are_told_rounded_up() -> None:
