@@ -10,10 +10,11 @@ import re
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
+from numbers import Integral, Real
 
 from schemas.errors import InputError
 
-__all__ = ["MAX_MAGNITUDES", "Share", "counted", "decimal_text", "parse_magnitudes", "parse_share"]
+__all__ = ["MAX_MAGNITUDES", "Share", "ShareWords", "counted", "decimal_text", "parse_magnitudes", "parse_share"]
 
 MAX_MAGNITUDES = 10_000
 """Most magnitudes of one question."""
@@ -60,12 +61,19 @@ def decimal_text(value: Fraction) -> str:
     return f"{digits[:-places]}.{digits[-places:]}" if places else digits
 
 
-def parse_share(text: str, flag: str) -> Share:
+ShareWords = str | float | Fraction | Decimal
+"""A share as text, or a number: a float is the shortest decimal that reads back as it."""
+
+
+def parse_share(given: ShareWords, flag: str) -> Share:
     """The share written as a percentage, a decimal or a fraction; raises InputError unless it is in (0, 1].
 
     >>> parse_share("25%", "--layers").value, parse_share("1/4", "--layers").value
     (Fraction(1, 4), Fraction(1, 4))
+    >>> parse_share(0.07, "--layers") == parse_share("0.07", "--layers")
+    True
     """
+    text = given if isinstance(given, str) else _share_text(given)
     typed = text.strip()
     form = re.fullmatch(r"([0-9]+\.?[0-9]*|\.[0-9]+)\s*(%?)|([0-9]+)/([0-9]+)", typed)
     if form is None or len(typed) > _MOST_CHARACTERS:
@@ -83,6 +91,19 @@ def parse_share(text: str, flag: str) -> Share:
         meant = f"; did you mean {typed}%?" if number is not None and not percent and value <= 100 else ""
         raise InputError(f"{flag} {text!r} is more than the whole: a share is at most 100%{meant}")
     return Share(typed, value)
+
+
+def _share_text(given: object) -> str:
+    """A number as it would be typed, without an exponent."""
+    if isinstance(given, Fraction):
+        return str(given)
+    if isinstance(given, bool) or not isinstance(given, Real | Decimal):
+        return repr(given)
+    if isinstance(given, Integral):
+        return str(int(given))
+    decimal = given if isinstance(given, Decimal) else Decimal(repr(float(given)))
+    plain = decimal.is_finite() and abs(decimal.adjusted()) < _MOST_CHARACTERS
+    return f"{decimal:f}" if plain else str(decimal)
 
 
 def parse_magnitudes(text: str) -> tuple[Fraction, ...]:

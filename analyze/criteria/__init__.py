@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from analyze.evaluation.criterion import Criterion
 
-__all__ = ["criteria_named", "criterion_names", "load_criterion"]
+__all__ = ["criteria_named", "criterion_names", "load_criterion", "written_names"]
 
 
 def criterion_names() -> tuple[str, ...]:
@@ -40,17 +41,28 @@ def load_criterion(name: str) -> Criterion:
     return criterion
 
 
-def criteria_named(text: str) -> tuple[Criterion, ...]:
+def written_names(criteria: str | Iterable[str]) -> list[str]:
+    """The names in ``massive,kurtosis``, or the names given; raises InputError for an empty one or what is no text.
+
+    >>> written_names("massive, kurtosis") == written_names(("massive", "kurtosis"))
+    True
+    """
+    given = criteria.split(",") if isinstance(criteria, str) else list(criteria)
+    names = [name.strip() if isinstance(name, str) else "" for name in given]
+    if not names or not all(names):
+        from schemas.errors import InputError
+
+        raise InputError(f"--criteria {criteria!r} has an empty name: write them as massive,kurtosis, or all")
+    return names
+
+
+def criteria_named(criteria: str | Iterable[str]) -> tuple[Criterion, ...]:
     """The criteria of ``massive,kurtosis``, each once, or all of them for ``all``; raises InputError for others.
 
     >>> [criterion.name for criterion in criteria_named("massive,kurtosis")]
     ['massive', 'kurtosis']
     """
-    names = [name.strip() for name in text.split(",")]
-    if not all(names):
-        from schemas.errors import InputError
-
-        raise InputError(f"--criteria {text!r} has an empty name: write them as massive,kurtosis, or all")
+    names = written_names(criteria)
     if "all" in names:
         names = list(criterion_names())
     return tuple(load_criterion(name) for name in dict.fromkeys(names))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from analyze.criteria import criteria_named
+from analyze.criteria import criteria_named, written_names
 from analyze.gain import require_gains
 from analyze.opened import opened
 from analyze.progress import Progress, silent_progress
@@ -32,14 +32,15 @@ _Found = tuple[tuple[Tensor, ...], tuple[str, ...]]
 
 def evaluate_criteria(
     store: AnyRun,
-    criteria: str = "all",
+    criteria: str | Iterable[str] = "all",
     selection: Selection = EVERYTHING,
     *,
     progress: Progress = silent_progress,
     **options: Any,
 ) -> dict[str, xr.Dataset]:
-    """The answer of each of ``criteria`` (``massive,kurtosis``, or ``all``), by name: a Dataset over (tensor, layer).
+    """The answer of each of ``criteria``, by name: a Dataset over (tensor, layer).
 
+    ``criteria``: ``massive,kurtosis``, the names as a tuple or list, or ``all``.
     What its variables are, the criterion's module in ``analyze.criteria`` says. ``tensor`` is a norm output by its
     site's name, or the residual that entered that norm; ``attrs`` carry the formula, its source, and under
     ``left_out`` why a tensor is not among them. ``options`` are those of ``measure``.
@@ -54,11 +55,12 @@ def evaluate_criteria(
     [False, False, False, False]
     """
     run = opened(store)
-    wanted = criteria_named(criteria)
+    names = written_names(criteria)
+    wanted = criteria_named(names)
     if selection.in_gain_units:
         require_gains(run, choose(run, selection))
     tensors_of = functools.cache(lambda kinds: find_tensors(run, choose(run, selection), kinds))
-    lenient = "all" in [name.strip() for name in criteria.split(",")]
+    lenient = "all" in names
     answers: dict[str, xr.Dataset] = {}
     absent: list[str] = []
     sliced: list[tuple[Criterion, tuple[Tensor, ...], tuple[str, ...]]] = []

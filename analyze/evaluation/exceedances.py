@@ -15,7 +15,7 @@ import numpy as np
 from analyze.criteria.top_values import TopValues
 from analyze.evaluation.blocks import BlockExceedances, BlockPositionHits, BlockTopValues
 from analyze.opened import opened
-from analyze.quantities import Share, decimal_text, parse_magnitudes, parse_share
+from analyze.quantities import Share, ShareWords, decimal_text, parse_magnitudes, parse_share
 from analyze.statistics.exceedances import Exceedances
 from analyze.statistics.expert_hits import ExpertHits
 from analyze.statistics.measure import measure
@@ -47,7 +47,7 @@ def exceedances_by(
     magnitude: str | float = "6",
     selection: Selection = EVERYTHING,
     *,
-    positions: str = "6%",
+    positions: ShareWords = "6%",
     minimum_hits: str | int = "1",
     layer_unit: str = "cell",
     **options: Any,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
-from analyze.quantities import Share, parse_magnitudes, parse_share
+from analyze.quantities import Share, ShareWords, parse_magnitudes, parse_share
 from analyze.thresholds.definitions import DEFAULT_DEFINITION, DEFINITIONS, Definition
 from analyze.thresholds.knobs import (
     LAYER_UNITS,
@@ -63,8 +63,8 @@ class Question:
 def ask(
     magnitude: str | float = "6",
     *,
-    layers: str = "25%",
-    positions: str = "6%",
+    layers: ShareWords = "25%",
+    positions: ShareWords = "6%",
     definition: str = DEFAULT_DEFINITION,
     sites: str | None = None,
     engine: str = "auto",
@@ -81,7 +81,7 @@ def ask(
 ) -> Question:
     """The question that these words put; they are those of the command line. Raises InputError for a malformed one.
 
-    A knob that is None is as the preset ``definition`` has it.
+    A knob that is None is as the preset ``definition`` has it. Shares may be numbers, taken as their text is: 0.25.
 
     >>> ask("4,6", layers="1/4").layers.value
     Fraction(1, 4)

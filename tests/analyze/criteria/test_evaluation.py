@@ -31,6 +31,17 @@ def with_residual(tmp_path_factory: pytest.TempPathFactory) -> Made:
     return make_mixture(tmp_path_factory.mktemp("mixture") / "r.zarr", residual=True, position_chunk=4)
 
 
+def test_criteria_may_be_given_by_their_names(mixture: Made) -> None:
+    found = evaluate_criteria(mixture.path, ("kurtosis", "massive"))
+    text = evaluate_criteria(mixture.path, "kurtosis,massive")
+    assert list(found) == list(text) == ["kurtosis", "massive"]
+    assert all(found[name].identical(text[name]) for name in text)
+    assert set(evaluate_criteria(mixture.path, ["all"])) == set(evaluate_criteria(mixture.path))
+    for none in ((), "", ("kurtosis", ""), (6,)):
+        with pytest.raises(InputError, match="empty name"):
+            evaluate_criteria(mixture.path, none)  # type: ignore[arg-type]
+
+
 def tensor(made: Made, label: str, layer: int, sequence: int) -> Array:
     if label == "residual":
         return made.residual(layer, sequence)
