@@ -34,7 +34,7 @@ from schemas.run import Run
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["Cache", "cache_folders"]
+__all__ = ["Cache", "cache_folders", "store_identity"]
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -51,7 +51,7 @@ class Cache:
         self._run = run
         self._chosen = chosen
         self._code = source_digest() if enabled else None
-        self._identity = None if self._code is None else _identity(run.path)
+        self._identity = None if self._code is None else store_identity(run.path)
 
     def find(self, statistic: Statistic) -> xr.Dataset | None:
         """The kept result, or None."""
@@ -79,7 +79,7 @@ class Cache:
 
     def keep_arrays(self, definition: Mapping[str, Any], arrays: Arrays) -> None:
         """Keep ``arrays`` under ``definition``, which has a ``name``, as ``keep`` does."""
-        if self._identity is None or _identity(self._run.path) != self._identity:
+        if self._identity is None or store_identity(self._run.path) != self._identity:
             return
         for folder in cache_folders(self._run.path):
             with contextlib.suppress(OSError):
@@ -135,27 +135,42 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _identity(path: str) -> str | None:
+def store_identity(path: str) -> str | None:
     """A digest of all that says that the store's files are the same; None of a local one just changed.
 
-    Of a bucket: sizes and entity tags of its objects, from the list of them. Of one that gives no list, None.
+    Of a local one, files behind links too, whatever a link leads to. Of a bucket: sizes and entity tags of its objects,
+    from the list of them. Of one that gives no list, None.
     """
     if is_url(path):
         return content_digest(path)
     found, newest = [], 0
     try:
-        for folder, folders, names in os.walk(path):
-            folders.sort()
-            for name in names:
-                about = os.stat(os.path.join(folder, name))
-                newest = max(newest, about.st_mtime_ns, about.st_ctime_ns)
-                place = os.path.relpath(os.path.join(folder, name), path)
-                found.append((place, about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino))
+        for place, about in _files(path, "", frozenset()):
+            newest = max(newest, about.st_mtime_ns, about.st_ctime_ns)
+            found.append((place, about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino, about.st_dev))
     except OSError:  # files that come and go
         return None
     if newest > time.time_ns() - _SETTLED_NANOSECONDS:
         return None
     return _digest(json.dumps(sorted(found)))
+
+
+def _files(path: str, place: str, within: frozenset[tuple[int, int]]) -> Iterator[tuple[str, os.stat_result]]:
+    """All files in the folder at ``path``, by where they lie in the store; links are followed, to no folder ``within``.
+
+    Those are the folders that this one lies in: a link to one of them would lead here again.
+    """
+    about = os.stat(path)
+    here = (about.st_dev, about.st_ino)
+    if here in within:
+        return
+    with os.scandir(path) as entries:
+        for entry in entries:
+            name = f"{place}{entry.name}"
+            if entry.is_dir():
+                yield from _files(entry.path, f"{name}/", within | {here})
+            else:
+                yield name, entry.stat()
 
 
 def _arrays(result: xr.Dataset) -> Arrays:

@@ -99,6 +99,20 @@ def test_a_changed_store_is_measured_anew(store: Path, passes: list[int], change
     assert len(list(next(cache_folders(str(store))).iterdir())) == 1  # what the store was before is forgotten
 
 
+def test_files_behind_links_are_the_stores_too(store: Path, passes: list[int]) -> None:
+    """An array's folder on another disk, and a link that leads round in a circle."""
+    shutil.move(store / "ln_attn", store.parent / "disk")
+    (store / "ln_attn").symlink_to(store.parent / "disk")
+    (store / "round").symlink_to(store)
+    before = measure(Run(store), [Moments()])["moments"]
+    assert before.identical(measure(Run(store), [Moments()])["moments"])
+    assert passes == [1]
+    rewrite_in_place(store)
+    time.sleep(0.15)
+    assert not before.identical(measure(Run(store), [Moments()])["moments"])
+    assert passes == [1, 1]
+
+
 def test_a_store_that_changes_during_the_pass_is_not_kept(
     store: Path, passes: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
