@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,10 @@ import numpy as np
 import xarray as xr
 
 from analyze.opened import opened
+from analyze.progress import Progress, silent_progress
 from analyze.quantities import decimal_text
+from analyze.resources import DEFAULT_RESOURCES, Resources
+from analyze.statistics.cache import store_identity
 from analyze.tables.wording import answered_words, definition_words
 from analyze.thresholds.answers import answer, refuse_zero_with_nan, run_perplexity
 from analyze.thresholds.bootstrap import mean_intervals
@@ -23,7 +27,7 @@ from analyze.thresholds.question import Question, ask, knob_record
 from analyze.thresholds.results import Result
 from analyze.thresholds.survival import Survival
 from schemas.errors import InputError
-from schemas.run import Run
+from schemas.run import Run, is_url
 
 if TYPE_CHECKING:
     from schemas.perplexity import Perplexity
@@ -39,12 +43,20 @@ _KEPT = 4
 _survivals: OrderedDict[tuple[Any, ...], tuple[Survival, Perplexity]] = OrderedDict()
 
 
-def outliers(run: AnyRun, magnitude: str | float | Fraction | Decimal = 6, **knobs: Any) -> xr.Dataset:
+def outliers(
+    run: AnyRun,
+    magnitude: str | float | Fraction | Decimal = 6,
+    *,
+    progress: Progress = silent_progress,
+    resources: Resources = DEFAULT_RESOURCES,
+    **knobs: Any,
+) -> xr.Dataset:
     """The counted units of one run at one magnitude, the largest critical magnitude first.
 
     ``knobs`` are those of ``analyze.ask``: ``definition``, ``layers``, ``positions``, ``sites``, ``engine``,
     ``details``, ``partial``, ``layer_unit``, ``scope``, ``position_coverage``, ``minimum_hits``, ``layers_range``,
-    ``positions_range``, ``tokens`` and ``in_gain_units``, as the command takes them.
+    ``positions_range``, ``tokens`` and ``in_gain_units``, as the command takes them. ``resources`` are for passes over
+    the slices, and ``progress`` shows them.
 
     Dimension ``unit`` has coordinates ``feature`` and, where the unit is a (sequence, feature) pair, ``sequence``.
     Variables of it: ``layer_percent`` and ``position_percent`` (0 to 100), ``peak`` and ``critical_magnitude`` (in
@@ -53,7 +65,8 @@ def outliers(run: AnyRun, magnitude: str | float | Fraction | Decimal = 6, **kno
     bootstrap 95% ``outliers_per_sequence_interval`` (bound), ``outliers_by_sequence`` (analysed_sequence),
     ``mean_layer_percent``, ``mean_position_percent``, ``perplexity``
     and ``nonfinite_values``. NaN stands for what there is nothing to say about. Attributes: the definition, in knobs
-    and in words. Definitions: docs/definitions.md. Raises what ``answer`` raises.
+    and in words; ``excluded``, what was left out as corrupt, where something was. Definitions: docs/definitions.md.
+    Raises what ``answer`` raises.
 
     >>> found = outliers("runs/tiny.zarr", magnitude=6)
     >>> int(found.outliers), int(found.unique_features), found.feature.values.tolist()
@@ -68,7 +81,7 @@ def outliers(run: AnyRun, magnitude: str | float | Fraction | Decimal = 6, **kno
     question = ask(magnitude_words(magnitude), **knobs)
     if len(question.magnitudes) > 1:
         raise InputError(f"outliers() answers one magnitude, not {len(question.magnitudes)}: use sweep()")
-    (result,) = answer(opened(run).path, question)
+    (result,) = answer(opened(run).path, question, progress, resources)
     summary = sweep_dataset([result]).isel(magnitude=0)
     units = list(result.features())
     coordinates: dict[str, Any] = {"feature": ("unit", np.array([u.feature for u in units], np.int64))}
@@ -90,17 +103,26 @@ def outliers(run: AnyRun, magnitude: str | float | Fraction | Decimal = 6, **kno
     return summary.assign(variables).assign_coords(coordinates)
 
 
-def sweep(run: AnyRun, magnitudes: Magnitudes = "2:12:0.25", **knobs: Any) -> xr.Dataset:
+def sweep(
+    run: AnyRun,
+    magnitudes: Magnitudes = "2:12:0.25",
+    *,
+    progress: Progress = silent_progress,
+    resources: Resources = DEFAULT_RESOURCES,
+    **knobs: Any,
+) -> xr.Dataset:
     """Counts of one run at every magnitude given, in the order given: a range as text, or any numbers.
 
     A decimal in text (``"6.1"``, ``"2:12:0.25"``) is taken exactly, a float as the shortest decimal that reads back
-    as it. ``knobs`` as for ``outliers``. Dimensions: ``magnitude``, ``analysed_sequence`` (the coordinate says
-    which), ``bound`` (low, high). Variables: those of ``outliers`` that have no unit.
+    as it. ``knobs``, ``progress`` and ``resources`` as for ``outliers``. Dimensions: ``magnitude``,
+    ``analysed_sequence`` (the coordinate says which), ``bound`` (low, high). Variables: those of ``outliers`` that
+    have no unit.
 
     The first question of a kind takes a pass over the peaks and keeps what it found (under 2 MB) in this process and
-    beside the store; any other magnitudes are then answered without reading the store's peaks again. Definitions that
-    look across sequences (``majority``), float32 stores and the slices are answered by a pass each time. Both ways give
-    the same digits. Raises what ``answer`` raises.
+    beside the store, unless ``resources`` have no cache; any other magnitudes are then answered without reading the
+    store's peaks again, while its files are the same. Of a store on a web server, which gives no list of its files,
+    nothing is kept. Definitions that look across sequences (``majority``), float32 stores and the slices are answered
+    by a pass each time. Both ways give the same digits. Raises what ``answer`` raises.
 
     >>> sweep("runs/tiny.zarr", [6, 7.5, 100]).outliers.values.tolist()
     [3, 2, 0]
@@ -109,22 +131,27 @@ def sweep(run: AnyRun, magnitudes: Magnitudes = "2:12:0.25", **knobs: Any) -> xr
     store = opened(run)
     plan = make_plan(store, question)
     if not survives(plan):
-        return sweep_dataset(answer(store.path, question))
-    return _survived(plan, *_survival(plan, store, knobs), store, question)
+        return sweep_dataset(answer(store.path, question, progress, resources))
+    return _survived(plan, *_survival(plan, store, resources.cache), store, question)
 
 
-def _survival(plan: Plan, store: Run, knobs: dict[str, Any]) -> tuple[Survival, Perplexity]:
-    """What is kept for this question of this store as it is now, or taken anew."""
-    state = (store.info.created, store.info.corpus.token_sha256, plan.sequences)
-    key = (store.path, state, plan.question.definition, repr(sorted(knobs.items(), key=str)))
-    if key not in _survivals:
-        found = known_survival(store, plan, cache=True, least=1)
-        assert found is not None
-        _survivals[key] = found, run_perplexity(store, plan)
+def _survival(plan: Plan, store: Run, cache: bool) -> tuple[Survival, Perplexity]:
+    """What is kept for this question of the store whose files are those of now, or taken anew."""
+    identity = store_identity(store.path) if cache else None
+    state = (store.info.created, store.info.corpus.token_sha256, plan.sequences)  # as ``store`` was opened
+    place = store.path if is_url(store.path) else os.path.realpath(store.path)
+    key = (place, identity, state, replace(plan.question, magnitudes=()))
+    if identity is not None and key in _survivals:
+        _survivals.move_to_end(key)
+        return _survivals[key]
+    survival = known_survival(store, plan, cache=cache, least=1)
+    assert survival is not None
+    found = survival, run_perplexity(store, plan)
+    if identity is not None and store_identity(store.path) == identity:  # else it changed meanwhile
+        _survivals[key] = found
         while len(_survivals) > _KEPT:
             _survivals.popitem(last=False)
-    _survivals.move_to_end(key)
-    return _survivals[key]
+    return found
 
 
 def _survived(plan: Plan, found: Survival, perplexity: Perplexity, store: Run, question: Question) -> xr.Dataset:
@@ -164,6 +191,7 @@ def sweep_dataset(results: Sequence[Result]) -> xr.Dataset:
         nonfinite=first.nonfinite,
         perplexity=first.perplexity,
         model=first.info.model.name,
+        excluded=first.excluded,
     )
 
 
@@ -180,6 +208,7 @@ def _dataset(
     nonfinite: int,
     perplexity: Perplexity,
     model: str,
+    excluded: Sequence[str] = (),
 ) -> xr.Dataset:
     nothing = (np.nan, np.nan)
     limits = np.array([nothing if interval is None else interval for interval in intervals], np.float64)
@@ -221,6 +250,7 @@ def _dataset(
             **knob_record(question),
             "words": definition_words(plan, magnitude),
             "answered_from": answered_words(plan),
+            **({"excluded": list(excluded)} if excluded else {}),
         },
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterable
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
@@ -80,6 +81,79 @@ def test_a_changed_store_is_read_again(tmp_path: Path) -> None:
     writer.write("ln_attn_nonfinite", (1, 1), np.zeros((), np.uint64))
     writer.commit([1], [1])
     assert sweep(tmp_path / "run.zarr", 6, partial=True).outliers.values.tolist() == [6]
+
+
+def test_a_store_is_known_by_its_files_and_not_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One repaired in place, and another one of the same relative path: each answered as a pass over it answers."""
+    values = np.random.default_rng(0).normal(0, 5, (3, 2, 8, 6)).astype(np.float32)
+    for folder, scale in (("a", 1), ("b", 0.5)):
+        write_store(tmp_path / folder / "run.zarr", {"ln_attn": values * np.float32(scale)})
+    taken: list[Plan] = []
+
+    def counted(plan: Plan, source: PeakSource) -> Survival:
+        taken.append(plan)
+        return take_survival(plan, source)
+
+    monkeypatch.setattr(known_survival, "take_survival", counted)
+
+    def swept(folder: str) -> list[int]:
+        monkeypatch.chdir(tmp_path / folder)
+        time.sleep(0.15)  # a store that changed just now may change again within a tick of its clock
+        found = sweep("run.zarr", "2:9:1").outliers.values.tolist()
+        assert found == [result.outliers for result in answer("run.zarr", ask("2:9:1"))]
+        return found
+
+    first, second = swept("a"), swept("b")
+    assert first != second
+    for name in ("ln_attn_layer_peak", "ln_attn_position_peak"):
+        for file in (tmp_path / "b/run.zarr" / name).glob("c.*"):
+            (tmp_path / "a/run.zarr" / name / file.name).write_bytes(file.read_bytes())
+    assert swept("a") == second
+    assert len(taken) == 3
+    for found in (sweep("run.zarr", 6), sweep(tmp_path / "a" / "run.zarr", 7)):
+        assert found.outliers.values[0] == second[int(found.magnitude[0]) - 2]
+    assert len(taken) == 3
+    sweep("run.zarr", 6, resources=Resources(cache=False))
+    assert len(taken) == 4
+
+
+def test_passes_of_a_sweep_are_given_their_resources(tmp_path: Path) -> None:
+    """Memory, progress and what to do about damage, as the questions beside it are."""
+    store = tmp_path / "run.zarr"
+    write_store(store, {"ln_attn": np.full((3, 2, 8, 6), 7, np.float32)})
+    (store / "ln_attn/c.1.0.0.0").write_bytes(b"damaged")
+    shown: list[str] = []
+
+    def progress(sequences: Iterable[int], label: str, _: str = "") -> Iterable[int]:
+        shown.append(label)
+        return sequences
+
+    for question in (outliers, sweep):
+        with pytest.raises(InputError, match="--memory-limit 1 KB is too small"):
+            question(store, 6, engine="slices", resources=Resources(memory_limit=1000))
+        found = question(store, 6, engine="slices", progress=progress, resources=Resources(skip_corrupt=True))
+        assert shown.pop() == "slices"
+        (told,) = found.excluded
+        assert "layer 1, sequence 0" in told
+        assert "excluded" not in question(store, 6).attrs
+
+
+def test_shares_may_be_numbers(noisy_store: Path) -> None:
+    for number, text in (
+        (0.25, "25%"),
+        (Fraction(1, 3), "1/3"),
+        (Decimal("0.07"), "7%"),
+        (1, "100%"),
+        (1e-5, "0.001%"),
+    ):
+        assert ask("6", layers=number).layers.value == ask("6", layers=text).layers.value
+        assert ask("6", positions=number).positions.value == ask("6", positions=text).positions.value
+    told, asked = outliers(noisy_store, 6, layers="0.25", positions="6%"), outliers(noisy_store, 6, layers=0.25)
+    xr.testing.assert_identical(asked, told)
+    strange = (25, 0, -0.25, float("nan"), float("inf"), True, None, [0.25], 10**400, Decimal("1e99999999"), np.inf)
+    for wrong in strange:
+        with pytest.raises(InputError, match="--layers"):
+            ask("6", layers=wrong)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("definition", ["moe-table", "llm-int8", "llm-int8-block"])
