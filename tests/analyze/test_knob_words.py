@@ -110,7 +110,7 @@ def test_every_format_carries_the_knobs(analyze: Command, noisy_store: Path, for
         assert (row["position_coverage"], row["minimum_hits"], row["positions_range"]) == ("density", "2%", "1:")
         assert (row["layers_range"], row["tokens"], row["in_gain_units"]) == ("0:", "all", "false")
     else:
-        plain = " ".join(out.replace("\\", "").split())
+        plain = " ".join(out.replace("\\", "").replace("{}", "").split())
         assert "(cell, position) pairs" in plain
         assert "looked at: layers 0: alone (5 of 5), positions 1: alone (19 of 20)" in plain
         assert "with --position-coverage density" in plain
