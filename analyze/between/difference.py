@@ -58,7 +58,7 @@ def diff(
 
     Where each magnitude is answered by counts there are no critical magnitudes. Then ``peak_first`` and
     ``peak_second``, the largest ``|X|`` of the unit in each, stand in their place, and what moved is the peak.
-    Attribute ``moved_of`` says which of the two it is.
+    Attribute ``moved_of`` says which of the two it is, ``magnitude_text`` the magnitude as an exact decimal.
 
     (Sequence, feature) pairs are matched by their sequence's number, over the sequences that both runs have; attribute
     ``notes`` says where those are not the same tokens. Raises InputError where the runs have different numbers of
@@ -71,7 +71,7 @@ def diff(
     runs = (opened(first), opened(second))
     question = ask(magnitude_words(magnitude), **knobs)
     if len(question.magnitudes) > 1:
-        raise InputError(f"diff() compares at one magnitude, not {len(question.magnitudes)}: ask for each by itself")
+        raise InputError(f"--diff compares at one magnitude, not {len(question.magnitudes)}: ask for each by itself")
     if question.details:
         raise InputError("--diff has no details: leave out --details")
     sizes = [run.dimensions.features for run in runs]
@@ -207,8 +207,9 @@ def _dataset(
             "definition": question.definition.preset,
             "unit": question.definition.unit,
             "magnitude": float(question.magnitudes[0]),
+            "magnitude_text": decimal_text(question.magnitudes[0]),
             "moved_of": "peak" if of == "peak" else "critical magnitude",
-            "words": definition_words(plans[0], f"{float(question.magnitudes[0]):g}"),
+            "words": definition_words(plans[0], decimal_text(question.magnitudes[0])),
             "shares": [shares_words(plan) for plan in plans],
             "notes": notes,
         },

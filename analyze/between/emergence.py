@@ -14,6 +14,7 @@ import xarray as xr
 
 from analyze.between.compare import answers, left_out_notes, run_labels
 from analyze.progress import Progress, silent_progress
+from analyze.quantities import decimal_text
 from analyze.resources import DEFAULT_RESOURCES, Resources
 from analyze.tables.likeness import comparison_notes, precision_words
 from analyze.thresholds.answers import peak_source
@@ -55,7 +56,8 @@ def emergence(
     """Outliers, L%, S% and the largest feature's median magnitude of several runs, against size and perplexity.
 
     Dimension ``run``, ordered by family, then total and active parameters. Coordinates: ``family``,
-    ``total_parameters``, ``active_parameters``, ``perplexity``: the axes. Variables: ``outliers``,
+    ``total_parameters``, ``active_parameters``, ``perplexity``: the axes. Attribute ``magnitude_text``: the exact
+    decimal. Variables: ``outliers``,
     ``unique_features``, ``outliers_per_sequence``, ``mean_layer_percent``, ``mean_position_percent``;
     ``largest_feature``: the feature of the counted unit with the largest critical magnitude, -1 where nothing is
     counted, and ``critical_magnitude``, that unit's; ``median_magnitude``, of that feature's hits in all analysed
@@ -76,7 +78,7 @@ def emergence(
     """
     found = answers(runs, magnitude, progress=progress, resources=resources, **knobs)
     if len(found[0]) > 1:
-        raise InputError(f"emergence() shows one magnitude, not {len(found[0])}: ask for each by itself")
+        raise InputError(f"--emergence shows one magnitude, not {len(found[0])}: ask for each by itself")
     return emergence_of([results[0] for results in found], families, progress, resources)
 
 
@@ -112,6 +114,7 @@ def emergence_of(
         {
             **{name: about[name] for name in ("definition", "unit", "layers", "positions", "words")},
             "magnitude": float(firsts[0].magnitude),
+            "magnitude_text": decimal_text(firsts[0].magnitude),
             "notes": [
                 *comparison_notes([f.info for f in firsts], [f.plan for f in firsts], labels),
                 *left_out_notes(firsts, labels),
@@ -151,7 +154,7 @@ def median_magnitude(
         from analyze.statistics.measure import measure
         from analyze.statistics.selection import Selection
 
-        hits = FeatureHits(feature, str(Decimal(result.magnitude.numerator) / Decimal(result.magnitude.denominator)))
+        hits = FeatureHits(feature, decimal_text(result.magnitude))
         chosen = plan.chosen
         selection = Selection(
             sites=plan.sites,

@@ -129,7 +129,7 @@ def emergence_table(found: xr.Dataset) -> Table:
     families = len(set(found.family.values.tolist()))
     return Table(
         "emergence",
-        f"Emergence at magnitude {found.attrs['magnitude']:g}: against size and perplexity, family by family",
+        f"Emergence at magnitude {found.attrs['magnitude_text']}: against size and perplexity, family by family",
         (
             Field("family", "Family", right=False),
             Field("model", "Model", right=False),
@@ -180,7 +180,7 @@ def diff_tables(found: xr.Dataset, limit: int | None = None) -> list[Table]:
     return [
         Table(
             "difference",
-            f"A = {one}, B = {other}, at magnitude {found.attrs['magnitude']:g}",
+            f"A = {one}, B = {other}, at magnitude {found.attrs['magnitude_text']}",
             (
                 Field("outliers_first", "Outliers A"),
                 Field("outliers_second", "Outliers B"),

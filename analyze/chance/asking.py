@@ -21,6 +21,7 @@ from analyze.chance.levels import counted_levels, require_levels, take_levels
 from analyze.chance.null import CRITERIA, Rule, expected_counts, observed_counts, permuted_counts
 from analyze.opened import opened
 from analyze.progress import Progress, silent_progress
+from analyze.quantities import decimal_text
 from analyze.resources import DEFAULT_RESOURCES, Resources, whole
 from analyze.tables.wording import definition_words
 from analyze.thresholds.answers import count_source, peak_source, refuse_zero_with_nan, tallied
@@ -52,7 +53,8 @@ def null(
     """What the definition counts beside what it would count if no two tensors agreed on which feature is which.
 
     The labels of the features are permuted in each layer unit, so that every tensor keeps its peaks (the marginals)
-    and loses its agreement with the others. Dimensions: ``criterion``, ``magnitude``, ``bound``. For the criterion
+    and loses its agreement with the others. Dimensions: ``criterion``, ``magnitude`` (its exact decimals are the
+    coordinate ``magnitude_text``), ``bound``. For the criterion
     ``layers`` the position share is not asked for, and the comparison is exact, like with like. For ``layers and
     positions`` each feature's position coverage moves as a whole, as one more tensor: in which layer a position was
     hit peaks do not know. Where it is the mean over affected layers or a density, hits are counted by layer and move
@@ -152,13 +154,14 @@ def overlap(
     Dimensions ``sequence`` and ``other`` (the analysed ones). ``features`` (sequence): how many meet the rule in it
     alone. ``both`` and ``either`` (sequence, other): sizes of intersection and union. ``jaccard``: their ratio, NaN
     where neither has any. ``mean_with_others`` (sequence) and ``mean_jaccard`` (): of the pairs that have one.
+    Attribute ``magnitude_text``: the exact decimal.
 
     >>> overlap("runs/tiny.zarr", 8).jaccard.values.tolist()
     [[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, nan]]
     """
     store, question, plan = _planned(run, magnitude, knobs, "--overlap")
-    if len(plan.thresholds) > 1:
-        raise InputError(f"overlap() answers one magnitude, not {len(question.magnitudes)}: ask for each by itself")
+    if len(question.magnitudes) > 1:
+        raise InputError(f"--overlap answers one magnitude, not {len(question.magnitudes)}: ask for each by itself")
     tally = tallied(store, plan, progress, whole(resources), [])
     refuse_zero_with_nan(store, plan, tally.nonfinite)
     met = tally.met_alone(0, plan.thresholds[0])
@@ -166,6 +169,7 @@ def overlap(
     ratio = np.divide(both, either, out=np.full(both.shape, np.nan), where=either > 0)
     apart = np.where(np.eye(len(met), dtype=bool), np.nan, ratio)
     axes = ("sequence", "other")
+    at = decimal_text(question.magnitudes[0])
     return xr.Dataset(
         {
             "features": ("sequence", met.sum(axis=1)),
@@ -176,7 +180,7 @@ def overlap(
             "mean_jaccard": ((), _mean(apart)),
         },
         {"sequence": list(plan.sequences), "other": list(plan.sequences)},
-        {**_about(store, plan), "magnitude": float(question.magnitudes[0])},
+        {**_about(store, plan), "magnitude": float(question.magnitudes[0]), "magnitude_text": at},
     )
 
 
@@ -192,13 +196,13 @@ def saturation(
 ) -> xr.Dataset:
     """Whether the count grows with tokens: unique features, and the definition's count, over n sequences.
 
-    Dimensions: ``magnitude``, ``drawn`` (n, from 1), ``bound``; coordinate ``tokens`` (drawn): those looked at in n
-    sequences, the mean over all choices of n where sequences differ. ``unique_features``:
-    features that meet the rule in at least one of n sequences alone, the mean over all subsets of n of the analysed
-    sequences, exact (rarefaction); ``unique_interval``: 2.5 and 97.5 percentiles over ``orders`` random orders from
-    ``seed``. ``outliers``: what the definition counts in the first n of them, its shares taken of what n sequences
-    hold. ``new_features``: the mean number that sequence n adds: near 0 where the curve is flat. What was found is
-    kept beside the store, and is the answer to the same question again.
+    Dimensions: ``magnitude`` (exact: ``magnitude_text``), ``drawn`` (n, from 1), ``bound``; ``tokens`` (drawn): those
+    looked at in n sequences, the mean over all choices of n where sequences differ. ``unique_features``: features that
+    meet the rule in at least one of n sequences alone, the mean over all subsets of n of the analysed sequences, exact
+    (rarefaction); ``unique_interval``: 2.5 and 97.5 percentiles over ``orders`` random orders from ``seed``.
+    ``outliers``: what the definition counts in the first n of them, its shares taken of what n sequences hold.
+    ``new_features``: the mean number that sequence n adds: near 0 where the curve is flat. What was found is kept
+    beside the store, and is the answer to the same question again.
 
     >>> saturation("runs/tiny.zarr", 8).unique_features.values[0].round(3).tolist()
     [0.667, 1.0, 1.0]
@@ -267,17 +271,21 @@ def _mean(values: Any) -> float:
 
 def _magnitudes(question: Question) -> dict[str, Any]:
     units = "gain" if question.in_gain_units else "hidden state"
-    return {"magnitude": ("magnitude", [float(m) for m in question.magnitudes], {"units": units})}
+    return {
+        "magnitude": ("magnitude", [float(m) for m in question.magnitudes], {"units": units}),
+        "magnitude_text": ("magnitude", [decimal_text(m) for m in question.magnitudes]),
+    }
 
 
 def _about(store: Run, plan: Plan) -> dict[str, Any]:
     question = plan.question
+    magnitude = decimal_text(question.magnitudes[0]) if len(question.magnitudes) == 1 else "the magnitude"
     return {
         "store": store.path,
         "model": store.info.model.name,
         "definition": question.definition.preset,
         "unit": question.definition.unit,
-        "words": definition_words(plan, "the magnitude"),
+        "words": definition_words(plan, magnitude),
         "sequences": len(plan.sequences),
         "sites": list(plan.sites),
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import xarray as xr
@@ -15,6 +15,10 @@ __all__ = ["null_table", "overlap_table", "saturation_table"]
 _STORE = (Field("store", "Store", hidden=True), Field("model", "Model", right=False))
 
 
+_MAGNITUDE = (Field("magnitude", "", hidden=True), Field("", "Magnitude", programs=False))
+"""For programs a number, for people the decimal that was asked."""
+
+
 def _few(value: Value) -> str:
     """A count that chance expects: three figures, and small ones as powers of ten."""
     return shown(value) if not isinstance(value, float) else f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
@@ -23,6 +27,11 @@ def _few(value: Value) -> str:
 def _names(datasets: Sequence[xr.Dataset]) -> list[str]:
     stores = [found.attrs["store"] for found in datasets]
     return labelled([found.attrs["model"] for found in datasets], stores)
+
+
+def _magnitudes(found: xr.Dataset) -> Iterator[tuple[float, str]]:
+    """Each magnitude as a float, and as the exact decimal."""
+    return zip(found.magnitude.values, found.magnitude_text.values.tolist(), strict=True)
 
 
 def _between(mean: xr.DataArray, low: float, high: float) -> str:
@@ -34,13 +43,13 @@ def null_table(datasets: Sequence[xr.Dataset]) -> Table:
     """A row for each store, criterion and magnitude of ``null``'s Datasets."""
     rows: list[tuple[Value, ...]] = []
     for name, found in zip(_names(datasets), datasets, strict=True):
-        for i, magnitude in enumerate(found.magnitude.values):
+        for i, (magnitude, text) in enumerate(_magnitudes(found)):
             for c, criterion in enumerate(found.criterion.values):
                 at = found.isel(magnitude=i, criterion=c)
                 low, high = at.interval.values
                 unique_low, unique_high = at.interval_unique.values
                 values = (
-                    *(found.attrs["store"], name, magnitude, criterion),
+                    *(found.attrs["store"], name, magnitude, text, criterion),
                     *(at.observed.values, at.expected.values, low, high, _between(at.expected, low, high)),
                     *(at.p_value.values, at.observed_unique.values, at.expected_unique.values),
                     *(unique_low, unique_high, _between(at.expected_unique, unique_low, unique_high)),
@@ -52,7 +61,7 @@ def null_table(datasets: Sequence[xr.Dataset]) -> Table:
         "Against chance: feature labels permuted in each tensor",
         (
             *_STORE,
-            Field("magnitude", "Magnitude"),
+            *_MAGNITUDE,
             Field("criterion", "Shares asked of", right=False),
             Field("observed", "Outliers"),
             Field("expected", "", hidden=True),
@@ -107,7 +116,7 @@ def overlap_table(datasets: Sequence[xr.Dataset]) -> Table:
     about = datasets[0].attrs
     return Table(
         "overlap",
-        f"Overlap between sequences at magnitude {about['magnitude']:g}",
+        f"Overlap between sequences at magnitude {about['magnitude_text']}",
         (
             *_STORE,
             Field("sequence", "Sequence"),
@@ -131,12 +140,12 @@ def saturation_table(datasets: Sequence[xr.Dataset]) -> Table:
     """A row for each store, magnitude and number of sequences of ``saturation``'s Datasets."""
     rows: list[tuple[Value, ...]] = []
     for name, found in zip(_names(datasets), datasets, strict=True):
-        for i, magnitude in enumerate(found.magnitude.values):
+        for i, (magnitude, text) in enumerate(_magnitudes(found)):
             for n, drawn in enumerate(found.drawn.values):
                 at = found.isel(magnitude=i, drawn=n)
                 low, high = at.unique_interval.values
                 values = (
-                    *(found.attrs["store"], name, magnitude, drawn, at.tokens.values),
+                    *(found.attrs["store"], name, magnitude, text, drawn, at.tokens.values),
                     *(at.unique_features.values, low, high, _between(at.unique_features, low, high)),
                     *(at.new_features.values, at.outliers.values),
                 )
@@ -147,7 +156,7 @@ def saturation_table(datasets: Sequence[xr.Dataset]) -> Table:
         "Does the count grow with tokens?",
         (
             *_STORE,
-            Field("magnitude", "Magnitude"),
+            *_MAGNITUDE,
             Field("sequences", "Sequences"),
             Field("tokens", "Tokens"),
             Field("unique_features", "", hidden=True),

@@ -19,6 +19,7 @@ from analyze.between.difference import diff as diff_runs
 from analyze.between.emergence import FROM_PEAKS, FROM_SLICES, family_of
 from analyze.between.protocol import protocol_aspects
 from analyze.between.published import PROTOCOLS, find_published, published_rows
+from analyze.between.tables import diff_tables, emergence_table
 from analyze.formats import FORMATS
 from analyze.statistics.feature_hits import FeatureHits
 from analyze.statistics.measure import measure
@@ -109,6 +110,22 @@ def test_only_what_changed_moves(pair: tuple[Path, Path]) -> None:
     found = diff(*pair, 4)
     assert set(found.feature.values[found.moved.values != 0].tolist()) == {3}
     assert found.run.values.tolist() == ["tiny (a.zarr)", "tiny (b.zarr)"]
+
+
+def test_a_magnitude_is_the_one_that_was_asked(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    """To its last digit: in titles, in words, and in the hits that a median is of, which are 9 and not 6."""
+    asked = f"6.{'0' * 29}1"
+    counts, _ = diff_tables(diff(*pair, asked))
+    told = emergence_table(emergence(pair, asked))
+    assert counts.title.endswith(f", at magnitude {asked}")
+    assert told.title.startswith(f"Emergence at magnitude {asked}: ")
+    assert all(f"|X| >= {asked} in at least" in table.notes[0] for table in (counts, told))
+    values = np.full((2, 1, 8, 3), 6, np.float32)
+    values[..., :2, 1] = 9
+    write_store(tmp_path / "six.zarr", {"ln_attn": values})
+    for details in (False, True):
+        found = emergence([tmp_path / "six.zarr"], asked, details=details)
+        assert (found.outliers.values.tolist(), found.median_magnitude.values.tolist()) == ([1], [9.0])
 
 
 def test_a_store_with_a_floor_is_compared_above_it(pair: tuple[Path, Path]) -> None:
@@ -344,7 +361,8 @@ def test_a_difference_in_every_format(analyze: Command, pair: tuple[Path, Path],
     [
         (["--diff", "{a}", "{short}"], "has 8 features and"),
         (["--diff", "{a}", "{b}", "--details"], "--diff has no details"),
-        (["--diff", "{a}", "{b}", "--magnitude", "6,8"], "one magnitude, not 2"),
+        (["--diff", "{a}", "{b}", "--magnitude", "6,8"], "--diff compares at one magnitude, not 2"),
+        (["--store", "{a}", "--emergence", "--magnitude", "6,8"], "--emergence shows one magnitude, not 2"),
         (["--diff", "{a}", "{none}"], "does not exist"),
         (["--diff", "{a}", "{b}", "--overlap"], "--overlap needs stores"),
         (["--store", "{a}", "--null", "0"], "0 permutations"),

@@ -195,7 +195,8 @@ def test_overlap_is_of_the_sets_that_each_sequence_gives(noisy_store: Path) -> N
     [
         (lambda store: null(store, 6, permutations=0), "0 permutations; give from 1"),
         (lambda store: null(store, "1:300:0.5"), "the limit is 256"),
-        (lambda store: overlap(store, "6,8"), "one magnitude, not 2"),
+        (lambda store: overlap(store, "6,8"), "--overlap answers one magnitude, not 2"),
+        (lambda store: overlap(store, "6.0000001,6.0000002"), "one magnitude, not 2"),
         (lambda store: saturation(store, 6, orders=0), "0 orders; give from 1"),
         (lambda store: null(store, 6, details=True), "--null has no details"),
     ],
@@ -216,3 +217,21 @@ def test_tables_of_chance_in_every_format(noisy_store: Path, form: str) -> None:
         assert "".join(render_tables([table], form))
     assert len(tables[0].rows) == 4
     assert next(tables[1].records())["jaccard_mean"] is None or np.isnan(next(tables[1].records())["jaccard_mean"])
+
+
+def test_tables_of_chance_say_the_magnitude_that_was_asked(noisy_store: Path) -> None:
+    asked = "6.00000000000000000001"
+    overlaps = overlap_table([overlap(noisy_store, asked)])
+    assert overlaps.title == f"Overlap between sequences at magnitude {asked}"
+    for table in (
+        overlaps,
+        null_table([null(noisy_store, asked, permutations=9)]),
+        saturation_table([saturation(noisy_store, asked)]),
+    ):
+        assert f"|X| >= {asked} in at least" in table.notes[0]
+    several = saturation_table([saturation(noisy_store, f"6,{asked}")])
+    assert "|X| >= the magnitude in" in several.notes[0]
+    for table in (several, null_table([null(noisy_store, f"6,{asked}", permutations=9)])):
+        place = [field.heading for field in table.columns()].index("Magnitude")
+        assert {cells[place] for cells in table.cells()} == {"6", asked}
+        assert next(table.records())["magnitude"] == 6
