@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from analyze.figures.texts import printable
 from analyze.figures.view import Drawn, View
 from analyze.overviews.results import Overview, StoreFacts, StoreView
 from analyze.quantities import counted
+from analyze.tables.printable import printable
 
 __all__ = ["caption", "definition_sentence", "looked_at", "stores_sentences"]
 

@@ -11,10 +11,10 @@ from analyze.figures.drawing import DrawnView, draw_views
 from analyze.figures.folder import replace_files, require_folder
 from analyze.figures.library import house_style, require_matplotlib
 from analyze.figures.tables import overview_tables
-from analyze.figures.texts import printable
 from analyze.formats import render_tables
 from analyze.formats.latex import latex_text
 from analyze.overviews.results import Overview
+from analyze.tables.printable import printable
 from analyze.tables.table import Table
 
 if TYPE_CHECKING:

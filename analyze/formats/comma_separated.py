@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 
 from analyze.quantities import decimal_text
+from analyze.tables.names import model_name
 from analyze.tables.table import Table, union_of_fields
 from analyze.thresholds.question import knob_record
 from analyze.thresholds.results import Feature, Result
@@ -19,7 +20,7 @@ Plain = str | int | float | bool | None
 
 PLAIN_COLUMNS: tuple[tuple[str, Callable[[Result], Plain]], ...] = (
     ("store", lambda r: r.store),
-    ("model", lambda r: r.info.model.name),
+    ("model", lambda r: model_name(r.info)),
     ("total_parameters", lambda r: r.info.model.total_parameters),
     ("active_parameters", lambda r: r.info.model.active_parameters),
     ("experts", lambda r: r.info.model.experts),

@@ -9,6 +9,7 @@ from analyze.inventory.store import StoreInfo
 from analyze.quantities import counted
 from analyze.tables.columns import experts_words, parameters
 from analyze.tables.likeness import precision_words, text_words
+from analyze.tables.names import model_name
 from analyze.tables.table import Field, Table, Value, shown
 from schemas.provenance import SiteInfo
 
@@ -55,7 +56,7 @@ def _headline(store: StoreInfo) -> str:
     state = "complete" if store.finishing_command is None else f"{len(store.complete):,} of them complete"
     size = "" if store.stored_bytes is None else f", {size_text(store.stored_bytes)}"
     sequences = counted(corpus.sequences, "sequence")
-    return f"{store.run.model.name}, {sequences} of {counted(corpus.length, 'token')}, {state}{size}"
+    return f"{model_name(store.run)}, {sequences} of {counted(corpus.length, 'token')}, {state}{size}"
 
 
 def _facts(store: StoreInfo) -> Iterator[tuple[Value, ...]]:

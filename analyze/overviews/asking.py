@@ -63,26 +63,27 @@ def overview(
 ) -> Overview:
     """All that a report or a figure shows of one or several runs: see ``analyze.overviews.results``.
 
-    ``chosen``: the magnitude that is looked at first, and at which features are looked at closely: 6 where it is
-    among ``magnitudes``, else the one next to it. ``features``: how many are looked at closely in each run. ``knobs``
-    as for ``outliers``; ``engine="peaks"`` leaves out what takes a pass over the slices. What a store cannot answer
-    is ``Absent``, with the reason. Raises InputError for more than 256 magnitudes or details, and what ``answer``
-    raises.
+    ``chosen``: the magnitude that is looked at first, and at which features are looked at closely; without it the one
+    nearest to 6 where anything counts there in any run, else the largest at which something does. ``features``: how
+    many are looked at closely in each run. ``knobs`` as for ``outliers``; ``engine="peaks"`` leaves out what takes a
+    pass over the slices. What is not there is ``Absent``, with the reason. Raises InputError for more than 256
+    magnitudes or details, and what ``answer`` raises.
 
     >>> seen = overview("runs/tiny.zarr", "6:9:1")
     >>> [(point.magnitude, point.outliers) for point in seen.stores[0].sweep]
     [('6', 3), ('7', 3), ('8', 2), ('9', 1)]
-    >>> seen.stores[0].features[0].feature, seen.stores[0].features[0].experts.absent[:30]
-    (2, '--by expert reads expert_id, w')
+    >>> seen.stores[0].features[0].feature, seen.stores[0].features[0].experts.absent[:24]
+    (2, 'The model has no experts')
     """
     one = isinstance(runs, str | os.PathLike | Run | xr.Dataset)
     paths = [path_of(run) for run in ([runs] if one else runs)]  # type: ignore[union-attr, arg-type]
     question = _question(paths, magnitudes, knobs)
-    place = _chosen(question, chosen)
+    wanted = _wanted(question, chosen)
     layer_shares, layer_share = share_steps(question.layers, LEAST_LAYERS)
     position_shares, position_share = share_steps(question.positions, LEAST_POSITIONS)
     results = [answer(path, question, progress, resources) for path in paths]
     infos, plans, labels = compared([found[0] for found in results])
+    place, because = wanted or _opening(question, results)
     stores = []
     for path, found, label in zip(paths, results, labels, strict=True):
         run, plan = Run(path), found[0].plan
@@ -120,6 +121,7 @@ def overview(
         in_gain_units=question.in_gain_units,
         magnitudes=tuple(decimal_text(m) for m in question.magnitudes),
         chosen=place,
+        chosen_because=because,
         layer_shares=layer_shares,
         layer_share=layer_share,
         position_shares=position_shares,
@@ -152,17 +154,34 @@ def _question(paths: Sequence[str], magnitudes: Magnitudes, knobs: dict[str, Any
     return replace(question, magnitudes=tuple(sorted(question.magnitudes)))
 
 
-def _chosen(question: Question, chosen: str | float | Fraction | None) -> int:
-    """The place of the magnitude chosen; raises InputError for one that is not among the question's."""
+def _wanted(question: Question, chosen: str | float | Fraction | None) -> tuple[int, str] | None:
+    """The place of the magnitude chosen, and why it; None where none is.
+
+    Raises InputError for one that is not among the question's.
+    """
     if chosen is None:
-        return min(range(len(question.magnitudes)), key=lambda i: abs(question.magnitudes[i] - _DEFAULT_CHOSEN))
+        return None
     wanted = ask(magnitude_words(chosen)).magnitudes[0]
     if wanted not in question.magnitudes:
         raise InputError(
             f"magnitude {decimal_text(wanted)} is not among those of the overview: choose one of "
             f"{', '.join(decimal_text(m) for m in question.magnitudes[:12])}"
         )
-    return question.magnitudes.index(wanted)
+    return question.magnitudes.index(wanted), f"magnitude {decimal_text(wanted)}, as it was asked for"
+
+
+def _opening(question: Question, results: Sequence[Sequence[Result]]) -> tuple[int, str]:
+    """The place of the magnitude to look at first, and why it: a page that opens on nothing shows nothing."""
+    magnitudes = question.magnitudes
+    nearest = min(range(len(magnitudes)), key=lambda i: abs(magnitudes[i] - _DEFAULT_CHOSEN))
+    counting = [i for i in range(len(magnitudes)) if any(found[i].outliers for found in results)]
+    text = decimal_text(magnitudes[nearest])
+    if not counting:
+        return nearest, f"magnitude {text}: nothing counts at any of those asked"
+    if nearest in counting:
+        return nearest, f"magnitude {text}{'' if magnitudes[nearest] == _DEFAULT_CHOSEN else ', the nearest to 6'}"
+    largest = decimal_text(magnitudes[counting[-1]])
+    return counting[-1], f"magnitude {largest}, the largest at which something counts: nothing does at {text}"
 
 
 def _facts(run: Run, result: Result, label: str) -> StoreFacts:

@@ -166,8 +166,10 @@ def _experts(
     run: Run, plan: Plan, chosen: int, columns: npt.NDArray[Any], progress: Progress, resources: Resources
 ) -> list[tuple[ExpertShare, ...]] | Absent:
     """Of each feature the experts with most hits; why there are none where the store cannot say."""
-    from analyze.overviews.sliced import because, part_of, require_floor, require_slices
+    from analyze.overviews.sliced import absence, part_of, require_floor, require_slices
 
+    if not run.info.model.experts and "expert_id" not in run:
+        return Absent("The model has no experts: each token goes through the same MLP.", "None here")
     try:
         require_slices(run, plan)
         require_routing(run)
@@ -182,7 +184,7 @@ def _experts(
     except CorruptChunkError:
         raise
     except InputError as error:
-        return Absent(because(error))
+        return absence(error)
     hits = found.hits.values[0, :, :, columns, 0]  # NumPy puts the indexed dimension first: (feature, layer, expert)
     tokens, layers = found.tokens.values[0], found.layer.values
     views = []

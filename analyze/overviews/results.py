@@ -37,9 +37,10 @@ Row = tuple[Any, ...]
 
 @dataclass(frozen=True)
 class Absent:
-    """A section that this store cannot answer: ``absent`` says why, in a sentence."""
+    """A section that is not there: ``absent`` says why, in a sentence, and ``kind`` in two or three words."""
 
     absent: str
+    kind: str = "Not in this store"
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ class ShareStep:
 @dataclass(frozen=True)
 class Asked:
     """The question. ``chosen`` and ``layer_share``, ``position_share`` are places in the lists beside them.
+
+    ``chosen_because``: the magnitude that is looked at first, and why that one, in words.
 
     ``by_count``: each magnitude is answered by itself, and there are no critical ones.
     """
@@ -71,6 +74,7 @@ class Asked:
     in_gain_units: bool
     magnitudes: tuple[str, ...]
     chosen: int
+    chosen_because: str
     layer_shares: tuple[ShareStep, ...]
     layer_share: int
     position_shares: tuple[ShareStep, ...]

@@ -28,6 +28,7 @@ from schemas.errors import CorruptChunkError, InputError, StoreError
 from schemas.run import Run
 
 __all__ = [
+    "absence",
     "because",
     "curves",
     "part_of",
@@ -50,7 +51,17 @@ def unless_absent(view: Callable[[], View]) -> View | Absent:
     except CorruptChunkError:
         raise
     except InputError as error:
-        return Absent(because(error))
+        return absence(error)
+
+
+class NotAskedError(InputError):
+    """What the question left out, whatever the store holds."""
+
+
+def absence(error: InputError) -> Absent:
+    """Why a view is not there: the store has not what it takes, or the question leaves it out."""
+    kind = "Not asked" if isinstance(error, NotAskedError) else "Not in this store"
+    return Absent(because(error), kind if isinstance(error, NotAskedError | StoreError) else "Not answered")
 
 
 def because(error: InputError) -> str:
@@ -61,10 +72,10 @@ def because(error: InputError) -> str:
 
 def require_slices(run: Run, plan: Plan) -> None:
     """Raise where the slices are not to be read, or there are none."""
-    if plan.question.engine == "peaks":
-        raise InputError("it is in the slices, and --engine peaks reads the stored peaks alone")
     if not run.retention.slices:
         raise StoreError(f"{run.path} holds peaks only: capture the model again with --keep slices")
+    if plan.question.engine == "peaks":
+        raise NotAskedError("it takes a pass over the slices, and --engine peaks reads the stored peaks alone")
 
 
 def require_floor(run: Run, magnitudes: tuple[Fraction, ...]) -> None:

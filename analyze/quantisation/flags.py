@@ -38,6 +38,7 @@ def quantisation_text(arguments: argparse.Namespace) -> Iterator[str]:
         quantisation_question,
     )
     from analyze.quantisation.table import quantisation_tables
+    from analyze.tables.names import model_name
     from analyze.thresholds.question import site_names
     from schemas.run import Run
 
@@ -50,7 +51,7 @@ def quantisation_text(arguments: argparse.Namespace) -> Iterator[str]:
     part = PartOfStore(arguments.layers_range, arguments.positions_range, arguments.tokens)
     options = resources_of(arguments).options()
     runs = [Run(store) for store in arguments.store]
-    models = [run.info.model.name for run in runs]
+    models = [model_name(run.info) for run in runs]
     tables = []
     for run, model in zip(runs, models, strict=True):
         progress = silent_progress if arguments.quiet else shown_progress

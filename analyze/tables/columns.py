@@ -8,7 +8,8 @@ from typing import Any, Generic, TypeVar
 
 from analyze.quantities import counted, decimal_text
 from analyze.tables.likeness import precision_words
-from analyze.tables.names import label, store_names
+from analyze.tables.names import label, model_name, store_names
+from analyze.tables.printable import printable
 from analyze.thresholds.results import Feature, Result
 
 __all__ = [
@@ -95,12 +96,12 @@ def _most_common(result: Result) -> str:
 
 
 MODEL_COLUMNS: tuple[Column[Result], ...] = (
-    Column("Model", lambda r: r.info.model.name, right=False),
+    Column("Model", lambda r: model_name(r.info), right=False),
     Column("Total", lambda r: parameters(r.info.model.total_parameters)),
     Column("Active", lambda r: parameters(r.info.model.active_parameters)),
     Column("Experts", lambda r: experts_words(r.info.model.experts, r.info.model.shared_experts)),
     Column("Top-k", lambda r: "-" if r.info.model.top_k is None else str(r.info.model.top_k)),
-    Column("Routing", lambda r: r.info.model.routing or "-", right=False),
+    Column("Routing", lambda r: printable(r.info.model.routing or "-"), right=False),
 )
 
 MAGNITUDE: Column[Result] = Column("Magnitude", lambda r: decimal_text(r.magnitude))

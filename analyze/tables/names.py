@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 
+from analyze.tables.printable import printable
 from analyze.thresholds.plan import Plan
 from analyze.thresholds.results import Result
 from schemas.provenance import RunInfo
 
-__all__ = ["compared", "label", "labelled", "model_labels", "store_names"]
+__all__ = ["compared", "label", "labelled", "model_labels", "model_name", "store_names"]
+
+
+def model_name(info: RunInfo) -> str:
+    """What the store calls its model, printable: one that turns the direction of text would turn its neighbours."""
+    return printable(info.model.name)
 
 
 def store_names(results: Sequence[Result]) -> Mapping[str, str]:
@@ -17,7 +23,7 @@ def store_names(results: Sequence[Result]) -> Mapping[str, str]:
 
     The last part of the path, or all of it where that is not enough to tell them apart.
     """
-    return _told_apart({result.store: result.info.model.name for result in results})
+    return _told_apart({result.store: model_name(result.info) for result in results})
 
 
 def compared(results: Sequence[Result]) -> tuple[list[RunInfo], list[Plan], list[str]]:
@@ -31,7 +37,8 @@ def _told_apart(models: Mapping[str, str]) -> Mapping[str, str]:
     if len(set(models.values())) == len(models):
         return {}
     short = {store: PurePath(store).name for store in models}
-    return short if len(set(short.values())) == len(short) else {store: store for store in models}
+    names = short if len(set(short.values())) == len(short) else {store: store for store in models}
+    return {store: printable(name) for store, name in names.items()}
 
 
 def model_labels(infos: Sequence[RunInfo], stores: Sequence[str]) -> list[str]:
@@ -41,11 +48,12 @@ def model_labels(infos: Sequence[RunInfo], stores: Sequence[str]) -> list[str]:
 
 def labelled(models: Sequence[str], stores: Sequence[str]) -> list[str]:
     """The models' names, each with its store's where two are the same."""
+    models = [printable(model) for model in models]
     names = _told_apart(dict(zip(stores, models, strict=True)))
     return [f"{model} ({names[store]})" if names else model for store, model in zip(stores, models, strict=True)]
 
 
 def label(result: Result, names: Mapping[str, str]) -> str:
     """The model's name, and its store's where ``store_names`` found that it takes it."""
-    model = result.info.model.name
+    model = model_name(result.info)
     return f"{model} ({names[result.store]})" if names else model

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from dataclasses import field as default
 from typing import Any
 
+from analyze.tables.printable import printable
+
 __all__ = ["Field", "Table", "Value", "percent", "plain", "shown", "union_of_fields"]
 
 Value = str | int | float | bool | None
@@ -28,7 +30,7 @@ def shown(value: Value) -> str:
         return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}"
-    return f"{value:.6g}" if isinstance(value, float) else value
+    return f"{value:.6g}" if isinstance(value, float) else "\n".join(map(printable, value.split("\n")))
 
 
 def percent(value: Value) -> str:

@@ -315,3 +315,16 @@ def test_stores_of_one_model_are_told_apart(analyze: Command, tmp_path: Path, fo
     alone = shown("a/one.zarr", "a/one.zarr")
     assert "tiny at magnitude 6" in alone
     assert "Store" not in alone
+
+
+def test_a_name_turns_and_breaks_nothing_around_it(analyze: Command, tmp_path: Path) -> None:
+    store = tmp_path / "turning.zarr"
+    values = np.random.default_rng(5).normal(0, 6, (2, 2, 8, 20)).astype(np.float32)
+    write_store(store, {"ln_attn": values}, model={"name": "turn\u202eed\x1b[31m\nred"})
+    for format_ in ("table", "csv", "latex", "markdown"):
+        for view in ((), ("--info",), ("--saturation",), ("--details",)):
+            status, out, _ = analyze("--store", store, "-q", "--format", format_, *view)
+            assert status == 0
+            assert not set(out) & {"\u202e", "\x1b"}, (format_, view)
+    (row,) = csv.DictReader(io.StringIO(analyze("--store", store, "-q", "--format", "csv")[1]))
+    assert row["model"] == "turn<U+202E>ed<U+001B>[31m<U+000A>red"

@@ -56,7 +56,7 @@ def draw(overview: Overview, stores: Sequence[StoreView]) -> Drawn | Absent:
     ).get_title().set_fontsize(7)
     return Drawn(
         figure,
-        f"The filled points and the numbers in the legend are at magnitude {asked.magnitudes[asked.chosen]}. "
+        f"The filled points and the numbers in the legend are at {asked.chosen_because}. "
         "The axis of counts is linear up to 1 and logarithmic above, unless all counts are small.",
     )
 

@@ -161,7 +161,7 @@ async function fillFeature() {
       view.tokens.map((token) => [tokenText(token), countText(token.hits), countText(token.occurrences)])));
   }
   parts.push(isAbsent(view.experts)
-    ? make("p", { class: "absent" }, make("strong", {}, "No experts. "), own(view.experts.absent))
+    ? make("p", { class: "absent" }, make("strong", {}, `Experts. ${view.experts.kind}. `), own(view.experts.absent))
     : table(`Experts whose tokens it is hit in most, at ${chosen} (ln_mlp)`, ["Layer", "Expert", "Hits", "Tokens given"],
       [true, true, true, true],
       view.experts.map((one) => [one.layer, one.expert, one.hits, one.tokens].map(countText))));
@@ -207,7 +207,7 @@ async function fillProfile() {
   const magnitude = asked.magnitudes[state.magnitude];
   const place = positions.magnitudes.indexOf(magnitude);
   if (place < 0) {
-    return at("position-profile").replaceChildren(absent({ absent: `Its slices are zero below its floor, above ${magnitude}.` }));
+    return at("position-profile").replaceChildren(absent({ kind: "Not in this store", absent: `Its slices are zero below its floor, above ${magnitude}.` }));
   }
   if (!document.querySelector('[data-chart="profile"]')) at("position-profile").replaceChildren(figure("profile", ""));
   at("profile-caption").textContent =
@@ -356,7 +356,7 @@ async function start() {
   const names = stores.map((store) => store.facts.label);
   at("title").append(names.length === 1 ? own(names[0]) : `${names.length} models compared`);
   at("lead").append(`Systematic outlier features at ${asked.magnitudes.length} magnitudes from ${asked.magnitudes[0]} to ` +
-    `${asked.magnitudes.at(-1)}. `, make("span", { class: "screen" },
+    `${asked.magnitudes.at(-1)}. `, asked.magnitudes.length > 1 ? `The page opens at ${asked.chosen_because}. ` : "", make("span", { class: "screen" },
     "Move a slider: every number is what the command answers, exactly."));
   at("foot").append(make("p", {}, `Made by ${overview.made_by} from the stores alone. This page asks nothing of any network.`));
   if (!("DecompressionStream" in window)) {

@@ -49,7 +49,7 @@ function figure(name, caption) {
 }
 
 /** Why a section has nothing to show. */
-const absent = (view) => make("p", { class: "absent" }, make("strong", {}, "Not in this store. "), view.absent);
+const absent = (view) => make("p", { class: "absent" }, make("strong", {}, `${view.kind}. `), own(view.absent));
 
 const isAbsent = (view) => Object.hasOwn(view, "absent");
 

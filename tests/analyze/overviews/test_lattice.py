@@ -113,7 +113,24 @@ def test_peaks_alone_leave_out_what_takes_slices(noisy_store: Path) -> None:
     for view in (store.curves, store.positions, store.quantisation):
         assert isinstance(view, Absent)
         assert "--engine peaks" in view.absent
+        assert view.kind == "Not asked"
     assert not isinstance(store.saturation, Absent)
+
+
+def test_it_opens_where_something_counts(noisy_store: Path) -> None:
+    for magnitudes, opens, told in (
+        ("2,6,7", "6", "magnitude 6"),
+        ("2:7:2.5", "7", "magnitude 7, the nearest to 6"),
+        ("58,60", "58", "magnitude 58: nothing counts at any of those asked"),
+    ):
+        asked = overview(noisy_store, magnitudes, engine="peaks").asked
+        assert (asked.magnitudes[asked.chosen], asked.chosen_because) == (opens, told)
+    seen = overview(noisy_store, "0.25,0.5,6,8", layers="100%", positions_range="1:2")
+    counts = {point.magnitude: point.outliers for point in seen.stores[0].sweep}
+    assert counts["6"] == 0
+    largest = max((magnitude for magnitude, count in counts.items() if count), key=float)
+    assert seen.asked.magnitudes[seen.asked.chosen] == largest
+    assert seen.asked.chosen_because.endswith("the largest at which something counts: nothing does at 6")
 
 
 def test_the_object_is_strict_json(noisy_store: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from analyze import ask, overview
 from analyze.tables.columns import FEATURE_COLUMNS, RESULT_COLUMNS
+from analyze.tables.printable import printable
 from analyze.thresholds.answers import answer
 from tests.analyze.report.conftest import HOSTILE
 from tests.browser import Browser, Page
@@ -97,9 +98,10 @@ def test_the_list_is_the_commands(page: Page, compared_stores: list[Path]) -> No
 
 
 def test_hostile_names_are_text(page: Page) -> None:
-    assert HOSTILE in page.value('document.querySelector("#counts tbody th").textContent')
+    assert printable(HOSTILE) in page.value('document.querySelector("#counts tbody th").textContent')
     assert page.value('document.querySelectorAll("main script, main b").length') == 0
-    assert HOSTILE in page.value("document.title")
+    assert printable(HOSTILE) in page.value("document.title")
+    assert page.value("document.querySelector('main').textContent.includes('\u202e')") is False
     shown = page.value('document.querySelector("#feature .token").textContent')
     assert shown == HOSTILE.replace("\u202e", "<U+202E>").replace("\u2028", "<U+2028>").replace(" ", "\u2423")
     assert page.complaints() == []
