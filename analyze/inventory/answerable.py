@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from decimal import ROUND_CEILING, Context, Decimal
+from fractions import Fraction
 
 from analyze.gain import require_gains
 from analyze.statistics.selection import Chosen, Selection, choose
@@ -62,8 +64,14 @@ def _gain(run: Run, chosen: Chosen) -> tuple[bool, str]:
     except OutlierFeaturesError as error:
         return False, str(error).partition(": leave out")[0]
     if run.retention.floor is not None:
-        words = f"from the slices, at magnitudes from {float(run.retention.floor) / float(least):.4g} on"
+        words = f"from the slices, at magnitudes from {_rounded_up(Fraction(run.retention.floor) / least)} on"
     return possible, words
+
+
+def _rounded_up(value: Fraction) -> str:
+    """Four figures of it and no less than it is, so that the magnitude itself can be asked."""
+    context = Context(prec=4, rounding=ROUND_CEILING)
+    return f"{context.divide(Decimal(value.numerator), Decimal(value.denominator)).normalize():f}"
 
 
 def _whole(run: Run) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from analyze import info
 from analyze.cli import main
+from schemas.provenance import NormInfo
 from schemas.run import Run, store_bytes
 from tests.analyze.conftest import Command
 from tests.analyze.criteria.mixture import make_mixture
@@ -62,6 +64,25 @@ def test_what_it_says_can_be_asked_can_be_asked_and_nothing_else(kind: str, tmp_
         for flags in questions:
             status, _, err = analyze("--store", path, "--partial", "-q", "--no-cache", *flags)
             assert (status == 0) is told[question], (question, err)
+
+
+def test_the_least_magnitude_in_units_of_gain_can_be_asked(tmp_path: Path, analyze: Command) -> None:
+    """Below a floor of 5 with a gain of 3 as the smallest: from 5 / 3 on, which is 1.667 and not 1.6666."""
+    path, gain = tmp_path / "s.zarr", np.full((1, 3), 3, np.float32)
+    norms = {"ln_attn": NormInfo(kind="rms", eps=1e-6, gain="weight", modules=["norm"])}
+    for floor, least in (("5", "1.667"), ("4", "1.334")):
+        shutil.rmtree(path, ignore_errors=True)
+        write_store(
+            path,
+            {"ln_attn": np.full((1, 2, 5, 3), 7, np.float32)},
+            norms=norms,
+            beside={"ln_attn_gain": gain},
+            floor=floor,
+        )
+        (told,) = [one.words for one in info(path).answers if one.question == "units of gain"]
+        assert told == f"from the slices, at magnitudes from {least} on"
+        status, _, err = analyze("--store", path, "--in-gain-units", "--magnitude", least, "-q", "--no-cache")
+        assert (status, err) == (0, "")
 
 
 def test_sizes_are_those_of_the_files(tmp_path: Path) -> None:
