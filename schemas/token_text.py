@@ -38,8 +38,9 @@ def token_texts(run: Run) -> dict[int, str]:
     """The text of each token of the run by its id; none of a store that has no texts. Raises StoreError for damage."""
     if TOKEN_TEXT not in run:
         return {}
+    stored = bytes(run.read(TOKEN_TEXT))
     try:
-        held = json.loads(bytes(run.read(TOKEN_TEXT)))
+        held = json.loads(stored)
         return {int(token): str(text) for token, text in held.items()}
     except (ValueError, AttributeError):
         raise StoreError(f"{run.path}: {TOKEN_TEXT} is damaged: restore it from a copy") from None

@@ -25,7 +25,7 @@ def add_pass_flags(parser: argparse.ArgumentParser) -> None:
     add(
         "--skip-corrupt",
         action="store_true",
-        help="leave out cells that cannot be read, and say so in the answer",
+        help="leave out cells whose chunks are damaged or missing, and say so in the answer",
     )
     add("--no-cache", action="store_true", help="neither use nor keep results of passes over the same store")
 

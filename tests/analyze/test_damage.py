@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import zarr
 
-from schemas.run import RunWriter
+from schemas.errors import CorruptChunkError
+from schemas.run import Run, RunWriter
+from schemas.token_text import token_texts
 from tests.analyze.conftest import Command
 from tests.stores import as_stored, write_store
 
@@ -154,6 +156,13 @@ def test_peaks_answer_beside_damaged_slices(analyze: Command, noisy_store: Path,
     assert status == 0
     _, told, _ = analyze("--store", noisy_store, "--format", "csv", "-q")
     assert out.splitlines()[1].split(",")[1:] == told.splitlines()[1].split(",")[1:]
+
+
+def test_damaged_token_texts_are_named_as_any_chunk_is(tmp_path: Path) -> None:
+    write_store(tmp_path / "run.zarr", {"ln_attn": RANDOM}, token_text={0: "word"})
+    flip_byte(tmp_path / "run.zarr/token_text/c.0")
+    with pytest.raises(CorruptChunkError, match=r"chunk token_text/c\.0 .*its checksum does not match"):
+        token_texts(Run(tmp_path / "run.zarr"))
 
 
 def test_slices_that_contradict_their_count_of_nan_are_refused(analyze: Command, tmp_path: Path) -> None:
