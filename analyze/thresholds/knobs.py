@@ -74,17 +74,19 @@ def parse_minimum_hits(text: str | int) -> Minimum:
     return Minimum(share.text, 1, share.value)
 
 
-def parse_layers_range(text: str) -> Range:
+def parse_layers_range(given: str | int) -> Range:
     """The layers of ``4:``, ``:12``, ``4:12``, ``5``, or several of those with commas; raises InputError otherwise."""
+    text = str(given)
     return _range(text, "--layers-range", "layer", tuple(part.strip() for part in text.split(",")))
 
 
-def parse_positions_range(text: str) -> Range:
+def parse_positions_range(given: str | int) -> Range:
     """The positions of ``1:``, ``:512`` or ``1:512``; raises InputError for anything else.
 
     >>> parse_positions_range("1:").parts
     ((1, None),)
     """
+    text = str(given)
     return _range(text, "--positions-range", "position", (text.strip(),))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
@@ -66,7 +67,7 @@ def ask(
     layers: ShareWords = "25%",
     positions: ShareWords = "6%",
     definition: str = DEFAULT_DEFINITION,
-    sites: str | None = None,
+    sites: str | Iterable[str] | None = None,
     engine: str = "auto",
     details: bool = False,
     partial: bool = False,
@@ -159,8 +160,9 @@ def knob_record(question: Question) -> dict[str, Any]:
     }
 
 
-def site_names(text: str) -> tuple[str, ...]:
-    """The sites of ``ln_attn,ln_mlp``; raises InputError for an empty name or one that is there twice."""
+def site_names(sites: str | Iterable[str]) -> tuple[str, ...]:
+    """The sites of ``ln_attn,ln_mlp``, or the names given; raises InputError for an empty name or one twice."""
+    text = sites if isinstance(sites, str) else ",".join(map(str, sites))
     names = tuple(name.strip() for name in text.split(","))
     if not all(names):
         raise InputError(f"--sites {text!r} has an empty name: write them as ln_attn,ln_mlp")

@@ -156,6 +156,19 @@ def test_shares_may_be_numbers(noisy_store: Path) -> None:
             ask("6", layers=wrong)  # type: ignore[arg-type]
 
 
+def test_sites_may_be_a_tuple_and_ranges_are_text(noisy_store: Path) -> None:
+    assert ask("6", sites=("ln_attn", "ln_mlp")) == ask("6", sites="ln_attn,ln_mlp")
+    for flag, knobs in (
+        ("--layers-range", {"layers_range": (1, 3)}),
+        ("--positions-range", {"positions_range": (1, 3)}),
+    ):
+        with pytest.raises(InputError, match=rf"{flag} .* is not a range"):
+            outliers(noisy_store, 6, **knobs)
+    for none in ((), ("ln_attn", "")):
+        with pytest.raises(InputError, match=r"--sites .* empty name"):
+            ask("6", sites=none)
+
+
 @pytest.mark.parametrize("definition", ["moe-table", "llm-int8", "llm-int8-block"])
 def test_counts_are_kept_beside_the_very_same_store(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, definition: str
