@@ -19,6 +19,7 @@ from capture.experts import Routing
 from capture.model_facts import ModelFacts
 from capture.part import Part
 from capture.processors import model_takes_all
+from capture.resume import DRAFTS_AT_ONCE
 from capture.sites import Site
 from schemas.bits import Encoding
 from schemas.errors import InputError
@@ -85,6 +86,20 @@ class CapturePlan:
         """Of the expected bytes, those that this process writes whatever the values: without slices with a floor."""
         whole = (array for array in self.arrays if self.retention.floor is None or array.name not in self.stored_sites)
         return store_bytes(whole) * len(self.sequences) // self.dimensions.sequences
+
+    @property
+    def resume_bytes(self) -> int:
+        """Bytes beside the store while it is filled: what each batch goes on from, of some batches twice."""
+        if self.engine != "streamed":
+            return 0
+        d, batches = self.dimensions, math.ceil(len(self.sequences) / self.batch_size)
+        each = self.batch_size * d.positions * d.features * self.encoding.itemsize * (1 + len(self.stored_sites))
+        return each * (batches + min(batches, DRAFTS_AT_ONCE))
+
+    @property
+    def disk_bytes(self) -> int:
+        """Bytes that the disk must have room for, whatever the values, while this process fills its part."""
+        return self.certain_bytes + self.resume_bytes
 
     @property
     def written_beside(self) -> bool:
@@ -265,6 +280,7 @@ def describe_plan(
     available = "unknown" if available_bytes is None else human_bytes(available_bytes)
     part = plan.part if plan.part and not plan.part.is_whole else None
     most = "about" if plan.retention.floor is None else "at most about"
+    beside = f"; {human_bytes(plan.resume_bytes)} more while it is filled" if plan.resume_bytes else ""
     rows = [
         ("model", f"{model}: {facts.architecture}, {facts.layers} layers, hidden size {facts.hidden_size}{experts}"),
         ("parameters", f"{human_count(facts.total_parameters)}, {human_count(facts.active_parameters)} active a token"),
@@ -278,7 +294,7 @@ def describe_plan(
         ("batches", f"{math.ceil(len(plan.sequences) / plan.batch_size)} of {plan.batch_size}"),
         ("keep", _retention_in_words(plan.retention)),
         ("store", f"{store}: {human_bytes(plan.raw_bytes)} raw, {most} {human_bytes(plan.expected_bytes)} compressed, "
-                  f"{sum(array.chunk_count for array in plan.arrays):,} chunks"),
+                  f"{sum(array.chunk_count for array in plan.arrays):,} chunks{beside}"),
         ("codec", codecs_in_words(plan.arrays)),
         ("disk", f"{human_bytes(disk_free_bytes)} free"),
         *([("download", download)] if download else []),
@@ -328,10 +344,10 @@ def shortfalls(plan: CapturePlan, available_bytes: int | None, disk_free_bytes: 
             f"the {plan.engine} engine needs about {need} of memory and {have} is available: use a smaller model, a "
             "smaller --batch-size or --length, or a larger machine"
         )
-    if plan.certain_bytes > disk_free_bytes:
+    if plan.disk_bytes > disk_free_bytes:
         less = "--keep floor=M or --keep peaks, " if plan.retention == WHOLE else ""
         reasons.append(
-            f"the store needs about {human_bytes(plan.certain_bytes)} of disk and {human_bytes(disk_free_bytes)} is "
+            f"the store needs about {human_bytes(plan.disk_bytes)} of disk and {human_bytes(disk_free_bytes)} is "
             f"free: use fewer --sequences, {less}one of --sites, or another --store"
         )
     return reasons

@@ -144,7 +144,7 @@ class Prepared:
         if not self.missing:
             return []
         reasons = shortfalls(self.plan, self.available_bytes, self.disk_free_bytes)
-        if self.download is not None and (reason := self.download.shortfall(self.plan.certain_bytes)):
+        if self.download is not None and (reason := self.download.shortfall(self.plan.disk_bytes)):
             reasons.append(reason)
         return reasons
 

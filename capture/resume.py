@@ -23,9 +23,12 @@ from capture.host_buffers import HostBuffers, HostCopy
 from schemas.durable import flush, sync
 from schemas.run import Run
 
-__all__ = ["Draft", "LayerCheckpoints", "make_durable"]
+__all__ = ["DRAFTS_AT_ONCE", "Draft", "LayerCheckpoints", "make_durable", "remove_left_checkpoints"]
 
 HIDDEN = "hidden"
+
+DRAFTS_AT_ONCE = 8
+"""As many as the disk is asked to flush together (``schemas.durable``)."""
 
 
 class Draft:
@@ -63,16 +66,21 @@ class Draft:
 
 
 def make_durable(drafts: Sequence[Draft]) -> None:
-    """Bring ``drafts``, which lie in one folder, to the disk itself, then name them: all in one go, as it waits."""
+    """Bring ``drafts``, which lie in one folder, to the disk itself, then name them: some at once, as it waits.
+
+    Not all, as those that they replace are on the disk until then.
+    """
     folder = drafts[0].file.parent
     # Gone while this is written: another process has completed the store, and nothing needs to be kept.
     with contextlib.suppress(FileNotFoundError):
         if not folder.is_dir():
             folder.mkdir(exist_ok=True)
             flush(folder.parent)
-        sync([draft.write() for draft in drafts])
-        for draft in drafts:
-            draft.publish()
+        for start in range(0, len(drafts), DRAFTS_AT_ONCE):
+            some = drafts[start : start + DRAFTS_AT_ONCE]
+            sync([draft.write() for draft in some])
+            for draft in some:
+                draft.publish()
         flush(folder)
 
 
@@ -82,7 +90,7 @@ class LayerCheckpoints:
     def __init__(self, run: Run) -> None:
         """The checkpoints of a local store; nothing is written until a layer is saved."""
         self._run = run
-        self._folder = Path(run.path, ".resume")
+        self._folder = _folder(run)
         self._files: set[Path] = set()
         self._buffers = HostBuffers()
 
@@ -121,14 +129,23 @@ class LayerCheckpoints:
         """Delete the files of the batches that were saved or looked for here; all, where the store is complete."""
         for file in self._files:
             file.unlink(missing_ok=True)
-        if self._run.committed().all():
-            shutil.rmtree(self._folder, ignore_errors=True)
+        remove_left_checkpoints(self._run)
 
     def _file(self, batch: range, wanted: Sequence[int]) -> Path:
         """Its name tells the batch's sequences that are written: workers share a batch, but no sequence."""
         file = self._folder / f"{batch.start}-{batch.stop}.{wanted[0]}-{wanted[-1]}.safetensors"
         self._files.add(file)
         return file
+
+
+def remove_left_checkpoints(run: Run) -> None:
+    """Delete all, whoever kept them, where the store is complete: nobody goes on from them."""
+    if run.committed().all():
+        shutil.rmtree(_folder(run), ignore_errors=True)
+
+
+def _folder(run: Run) -> Path:
+    return Path(run.path, ".resume")
 
 
 def _described(batch: range, wanted: Sequence[int]) -> str:

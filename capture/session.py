@@ -33,7 +33,7 @@ from capture.plan import CapturePlan, human_bytes, routing_in_words, windows_in_
 from capture.preparation import CaptureSettings, Prepared, missing_sequences, prepare
 from capture.progress import Progress
 from capture.record import describe_run
-from capture.resume import LayerCheckpoints
+from capture.resume import LayerCheckpoints, remove_left_checkpoints
 from capture.sink import Sink
 from capture.summary import summarise
 from capture.text import TextSource, pinned
@@ -79,6 +79,7 @@ def run_capture(settings: CaptureSettings) -> int:
     else:
         what = store if part.is_whole else f"sequences {part} in {store}"
         _say(settings, f"{what} {'is' if part.is_whole else 'are'} complete already; nothing to compute")
+        remove_left_checkpoints(Run(store))  # of one that ended between its last commit and this
     remove_shards(store)
     print(summarise(store, time.monotonic() - started, len(missing), part))
     return 0

@@ -88,6 +88,7 @@ class Sink:
         self._wanted: list[int] = []
         self._pending: list[Future[None]] = []
         self._ended: list[_Ended] = []
+        self._commit: Future[None] | None = None
         self._by_layer = [
             spec
             for spec in plan.arrays
@@ -192,13 +193,17 @@ class Sink:
     def settle(self) -> Future[None]:
         """Have what was given so far written, where that waits for the model to wait, and what has ended committed.
 
-        The result is done when the commit is: all batches of a layer have one, as each waits for the disk.
+        The result is done when the commit is, and those before it: all batches of a layer have one, as each waits for
+        the disk.
         """
         with self._explaining():
             self._queue.settle()
         ended, self._ended = self._ended, []
+        before = self._commit
 
         def commit() -> None:
+            if before is not None:  # a draft vouches for all layers up to its own
+                before.result()
             for each in ended:
                 for future in each.pending:
                     future.result()
@@ -212,7 +217,8 @@ class Sink:
                 self._on_commit(complete)
 
         # It does little but wait for the disk; its bytes were reserved when each batch ended.
-        return self._queue.put(commit, sum(each.size for each in ended), beside=True)
+        self._commit = self._queue.put(commit, sum(each.size for each in ended), beside=True)
+        return self._commit
 
     def vouch(self, layers: range, sequences: Sequence[int]) -> None:
         """Commit cells whose data an earlier run brought to the disk without coming to commit them."""

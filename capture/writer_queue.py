@@ -72,8 +72,9 @@ class WriterQueue:
 
     def _run(self, task: Callable[[], None], size: int) -> None:
         try:
-            if self.error is None:
-                task()
+            if self.error is not None:
+                raise self.error  # what it was to write is not there, whoever waits for it must know
+            task()
         except BaseException as error:
             self.error = self.error or error
             raise

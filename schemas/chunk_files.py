@@ -22,7 +22,7 @@ from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec
 from zarr.codecs.bytes import Endian
 
 from schemas.durable import start_writing_back
-from schemas.grid import Index, pieces
+from schemas.grid import Index, bounds, pieces
 
 __all__ = ["ChunkFiles", "chunk_file"]
 
@@ -55,14 +55,37 @@ class ChunkFiles:
                 return cls(folder, array, _compressor(blosc))
         return None
 
-    def write(self, index: Index, values: npt.NDArray[Any]) -> Iterator[Path]:
-        """Set ``array[index]``, of which each chunk is covered whole, to ``values``; the files, each when written."""
+    def write(self, index: Index, values: npt.NDArray[Any], *, durable: bool = False) -> Iterator[Path]:
+        """Set ``array[index]``, of which each chunk is covered whole, to ``values``; the files, each when written.
+
+        ``durable``: a file takes the chunk's name when its bytes are on the disk itself, so that after a power failure
+        the chunk is as it was before or as it is now.
+        """
         values = values.astype(self._stored, copy=False)
         for coordinates, place in pieces(self._array, index):
             file = chunk_file(self._folder, self._array, coordinates)
             body = self._compressor.encode(self._whole(coordinates, values[place]))
-            _put(file, body, google_crc32c.value(body).to_bytes(4, "little"))
+            _put(file, body, google_crc32c.value(body).to_bytes(4, "little"), durable=durable)
             yield file
+
+    def rewrite(self, index: Index, values: npt.NDArray[Any]) -> Iterator[Path]:
+        """Set ``array[index]``, whatever part of a chunk it covers, to ``values``; each chunk is ``durable``.
+
+        What is around is read first: nobody else may write these chunks meanwhile.
+        """
+        region = tuple(
+            slice(start // chunk * chunk, min(-(-stop // chunk) * chunk, size))
+            for (start, stop), chunk, size in zip(
+                bounds(self._array, index), self._chunks, self._array.shape, strict=True
+            )
+        )
+        whole = np.asarray(self._array[region])
+        inside = tuple(
+            slice(start - part.start, stop - part.start)
+            for (start, stop), part in zip(bounds(self._array, index), region, strict=True)
+        )
+        whole[inside] = values.reshape(whole[inside].shape)
+        yield from self.write(region, whole, durable=True)
 
     def _whole(self, coordinates: tuple[int, ...], values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """``values`` as the whole chunk, fill where it reaches beyond the array's end."""
@@ -83,14 +106,16 @@ def _compressor(blosc: BloscCodec) -> Blosc:
     return Blosc(blosc.cname.value, blosc.clevel, shuffle[blosc.shuffle.value], blosc.blocksize, blosc.typesize)
 
 
-def _put(file: Path, *parts: bytes) -> None:
+def _put(file: Path, *parts: bytes, durable: bool) -> None:
     temporary = f"{file}.{uuid.uuid4().hex}.partial"
     try:
         with open(temporary, "wb") as stream:
             for part in parts:
                 stream.write(part)
-            if sum(map(len, parts)) >= WRITTEN_BACK_BYTES:
-                stream.flush()
+            stream.flush()
+            if durable:
+                os.fsync(stream.fileno())
+            elif sum(map(len, parts)) >= WRITTEN_BACK_BYTES:
                 start_writing_back(stream.fileno())
         os.replace(temporary, file)
     except BaseException:

@@ -272,26 +272,35 @@ class RunWriter(Run):
             raise ValueError(f"{name}{list(index)} takes an array of shape {expected}, not {values.shape}")
         if "bits" in array.attrs and values.dtype != array.dtype:
             raise ValueError(f"{name} takes bit patterns in {array.dtype}, not {values.dtype}")
-        if name not in self._files:
-            self._files[name] = ChunkFiles.of(os.path.join(self.path, name), array)
-        files = self._files[name]
-        if files is not None and covers_chunks(array, index):
+        files = self._files_of(name)
+        if not covers_chunks(array, index):
+            written = self._rewrite(name, index, values)
+        elif files is not None:
             written = set(files.write(index, values))
         else:
-            self._write_through_zarr(name, index, values)
-            written = set(self._chunk_files(name, index))
+            written = self._write_through_zarr(name, index, values)
         with self._lock:
             self._unsynced |= written
 
-    def _write_through_zarr(self, name: str, index: Index, values: npt.NDArray[Any]) -> None:
-        array = self.array(name)
+    def _rewrite(self, name: str, index: Index, values: npt.NDArray[Any]) -> set[Path]:
+        """Set a part of chunks, the rest of which may have been committed: a power failure must not take that."""
         with self._lock:
             turn = self._partial_writes.setdefault(name, threading.Lock())
-        if covers_chunks(array, index):
-            array[index] = values
-            return
+        files = self._files_of(name)
         with turn, self._alone(name):
-            array[index] = values
+            if files is not None:
+                return set(files.rewrite(index, values))
+            return self._write_through_zarr(name, index, values)
+
+    def _write_through_zarr(self, name: str, index: Index, values: npt.NDArray[Any]) -> set[Path]:
+        """What has codecs that this project does not choose."""
+        self.array(name)[index] = values
+        return set(self._chunk_files(name, index))
+
+    def _files_of(self, name: str) -> ChunkFiles | None:
+        if name not in self._files:
+            self._files[name] = ChunkFiles.of(os.path.join(self.path, name), self.array(name))
+        return self._files[name]
 
     def _chunk_files(self, name: str, index: Index) -> Iterator[Path]:
         array = self.array(name)
@@ -306,15 +315,22 @@ class RunWriter(Run):
         sequences = list(sequences)
         with self._commit_lock:
             self._flush()
-            with self._alone("committed"):
-                self._mark(layers, sequences)
+            self._mark(layers, sequences)
+            self._flush()
 
     def _mark(self, layers: Sequence[int], sequences: Sequence[int]) -> None:
-        for sequence in sequences:
-            column = self.read("committed", (slice(None), sequence))
-            column[list(layers)] = 1
-            self.array("committed")[:, sequence] = column
-        sync(file for s in sequences for file in self._chunk_files("committed", (slice(None), s)))
+        files = self._files_of("committed")
+        with self._alone("committed"):
+            for sequence in sequences:
+                column = self.read("committed", (slice(None), sequence))
+                column[list(layers)] = 1
+                index = (slice(None), sequence)
+                if files is not None:
+                    written = set(files.write(index, column, durable=True))
+                else:
+                    written = self._write_through_zarr("committed", index, column)
+                with self._lock:
+                    self._unsynced |= written
 
     def flush(self) -> None:
         """Return when everything written so far has reached the disk itself."""

@@ -53,7 +53,7 @@ def run_layers(
     """Take ``passages`` through the layers of ``weights`` that they have not been through, their sites into ``sink``.
 
     Memory holds two layers: the one that computes and the next, which is read only after the one before was released.
-    Nothing runs more than one layer ahead of what would survive a crash. Runs in the caller's inference mode and
+    A layer begins when all before it would survive a crash. Runs in the caller's inference mode and
     within its ``observation``. Raises CaptureError where a site does not fire exactly once.
     """
     last = plan.dimensions.layers - 1
@@ -61,7 +61,6 @@ def run_layers(
     with ExitStack() as stack:
         wait_for = stack.enter_context(_read_ahead(weights, order))
         give_back = stack.enter_context(keep_small_blocks())
-        committing: Future[None] | None = None
         for index in order:
             wait_for(index)
             if index == last:
@@ -81,9 +80,7 @@ def run_layers(
                 sink.finish(loss)
             weights.release_layer(index)
             give_back()
-            before, committing = committing, sink.settle()
-            if before is not None:
-                before.result()
+            sink.settle().result()
 
 
 @contextmanager

@@ -11,7 +11,8 @@ a capture starts in milliseconds. One JSON object a line comes in, one goes out:
 ``folder`` becomes the capture's working directory. The signal is sent ``delay_seconds`` after a path that matches
 ``after_new`` appears or is replaced, or after the start where there is no pattern; never where there is no
 signal. ``status`` is the exit status, or minus the signal that ended the process. ``run`` is any other command, for
-what this process sees and the one that asks does not. With ``file_bytes`` no file can be written beyond that size. A
+what this process sees and the one that asks does not. With ``file_bytes`` no file can be written beyond that size. With
+``power_fails_at`` the power fails at that flush, and ``after`` is what is left (tests/capture/power_failure.py). A
 list of requests is that many captures at the same time, and its answer a list; one that is to be signalled comes first.
 """
 
@@ -31,6 +32,8 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NoReturn
+
+from tests.capture.power_failure import fail_at
 
 __all__ = ["Answer", "Captures", "capturing_processes"]
 
@@ -114,7 +117,12 @@ def _capture(request: dict[str, Any], output: IO[str]) -> NoReturn:
         os.chdir(request["folder"])
         if "file_bytes" in request:
             resource.setrlimit(resource.RLIMIT_FSIZE, (request["file_bytes"],) * 2)
+        if "power_fails_at" in request:
+            folder, after = Path(request["folder"]), Path(request["after"])
+            power = fail_at(request["power_fails_at"], folder, after, names_kept=request["names_kept"])
         status = capture(request["arguments"])
+        if "power_fails_at" in request:
+            Path(request["folder"], "flushes").write_text(str(power.flushes))
     except BaseException:
         traceback.print_exc()
     finally:

@@ -48,6 +48,19 @@ def plan_of(
     return make_plan(facts, sites, ENCODINGS[bits], part=part, **sizes, coupling=coupling)
 
 
+def test_what_a_streamed_run_keeps_beside_its_store_counts_for_the_disk() -> None:
+    """Five batches of hidden states and two sites' position peaks, and what replaces them before they are gone."""
+    plan = replace(plan_of(sequences=5, length=16), engine="streamed")
+    each = 16 * FACTS.hidden_size * 2 * 3
+    assert plan.resume_bytes == 10 * each
+    assert plan.disk_bytes == plan.certain_bytes + 10 * each
+    assert shortfalls(plan, None, plan.disk_bytes) == []
+    assert "of disk" in shortfalls(plan, None, plan.disk_bytes - 1)[0]
+    assert replace(plan, engine="resident").resume_bytes == 0
+    many = replace(plan_of(sequences=20, length=16), engine="streamed")
+    assert many.resume_bytes == 28 * each
+
+
 @given(
     bits=st.sampled_from(list(ENCODINGS)),
     layers=st.integers(1, 5),

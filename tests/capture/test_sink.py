@@ -343,6 +343,40 @@ def test_a_commit_comes_after_all_its_data(threads: int, beside: bool, store: Ca
     assert Run(writer.path).committed().all()
 
 
+class StallingWriter(RunWriter):
+    """Writes nothing of layer 0 before it is told to."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.go_on = threading.Event()
+
+    def write(self, name: str, index: Any, values: Any) -> None:
+        if name in SITES and index[0] == 0:
+            self.go_on.wait(DEADLINE_SECONDS)
+        super().write(name, index, values)
+
+
+def test_a_layer_is_committed_after_those_before_it(store: Callable[..., Path]) -> None:
+    """What a run goes on from after a crash vouches for all layers up to its own."""
+    writer = StallingWriter(store())
+    hidden, commits = torch.zeros(1, 6, 7, dtype=torch.bfloat16), []
+    with sink_of(writer, threads=6, beside=True) as sink:
+        peaks: dict[str, torch.Tensor] = {}
+        for layer in range(2):
+            sink.begin(range(1), [0], peaks)
+            for site in SITES:
+                sink.cell(site, layer, hidden)
+            peaks = sink.position_peaks
+            sink.finish_layer(layer, None)
+            commits.append(sink.settle())
+        time.sleep(0.2)
+        assert not commits[1].done()
+        assert not Run(writer.path).committed().any()
+        writer.go_on.set()
+        commits[1].result(DEADLINE_SECONDS)
+    assert Run(writer.path).committed()[:2, 0].all()
+
+
 def test_layers_out_of_order_are_refused(store: Callable[..., Path]) -> None:
     hidden = torch.zeros(1, 6, 7, dtype=torch.bfloat16)
     with sink_of(RunWriter(store())) as sink:

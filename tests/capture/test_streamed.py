@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,6 +43,33 @@ def assert_same_bits(one: Path, other: Path) -> None:
     assert names == sorted(b.group.array_keys())
     for name in names:
         assert a.read(name).tobytes() == b.read(name).tobytes(), name
+
+
+def test_a_layer_begins_when_the_one_before_is_committed(
+    tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from capture.sink import Sink
+    from schemas.run import RunWriter
+
+    events: list[tuple[str, int]] = []
+    commit, begin = RunWriter.commit, Sink.begin
+
+    def committing(self: RunWriter, layers: range, sequences: list[int]) -> None:
+        time.sleep(0.05)
+        commit(self, layers, sequences)
+        events.append(("committed", layers.start))
+
+    def beginning(self: Sink, *args: Any) -> None:
+        events.append(("begins", sum(what == "committed" for what, _ in events)))
+        begin(self, *args)
+
+    monkeypatch.setattr(RunWriter, "commit", committing)
+    monkeypatch.setattr(Sink, "begin", beginning)
+    folder = write_checkpoint(tmp_path / "olmoe", "olmoe")
+    assert capture(folder, text, tmp_path / "run.zarr", "streamed") == 0
+    layers = Run(tmp_path / "run.zarr").dimensions.layers
+    expected = [[*[("begins", layer)] * SEQUENCES, ("committed", layer)] for layer in range(layers - 1)]
+    assert events[: (layers - 1) * (SEQUENCES + 1)] == [event for each in expected for event in each]
 
 
 @pytest.mark.slow

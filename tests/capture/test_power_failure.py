@@ -1,0 +1,51 @@
+"""A power failure at any flush: the same command goes on, loses one layer at most, and ends with the same bits."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from schemas import Run
+from tests.capture.captures import contents
+from tests.capture.forked_captures import Captures
+from tests.capture.power_failure import STATUS
+
+STORE, SEQUENCES, LAYERS = "run.zarr", 3, 4
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="files are looked up by their descriptors in /proc")
+
+
+@pytest.mark.parametrize(
+    ("engine", "failures"),
+    [("streamed", 5), *(pytest.param(engine, 24, marks=pytest.mark.slow) for engine in ("resident", "streamed"))],
+)
+def test_power_fails(
+    engine: str, failures: int, captures: Captures, checkpoint: Callable[[str], Path], text: Path, tmp_path: Path
+) -> None:
+    words = ["--model", checkpoint("qwen3_moe"), "--store", STORE, "--text", text, "--device", "cpu", "-q"]
+    words += ["--sequences", SEQUENCES, "--length", 8, "--batch-size", 2, "--engine", engine]
+    arguments = list(map(str, words))
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    never = {"power_fails_at": 2**30, "after": "", "names_kept": False}
+    assert captures(arguments, whole, **never)["status"] == 0
+    flushes = int((whole / "flushes").read_text())
+    assert flushes > failures
+    cells = []
+    for failure in range(1, failures + 1):
+        folder, after = tmp_path / f"{failure}", tmp_path / f"{failure}-after"
+        folder.mkdir()
+        moment = {"power_fails_at": flushes * failure // failures, "after": str(after), "names_kept": failure % 2 == 1}
+        answer = captures(arguments, folder, **moment)
+        assert answer["status"] == STATUS, answer["output"]
+        if (after / STORE / "zarr.json").exists():
+            cells.append(int(Run(after / STORE).committed().sum()))
+        answer = captures(arguments, after)
+        assert answer["status"] == 0, (failure, answer["output"])
+        found, expected = contents(after / STORE), contents(whole / STORE)
+        assert [name for name in expected if found.get(name) != expected[name]] == [], failure
+        assert found.keys() == expected.keys()
+    assert len(set(cells)) > 1
