@@ -32,6 +32,7 @@ def _one(value: Value) -> str:
 
 def _counts(overview: Overview) -> Table:
     asked = overview.asked
+    at = asked.magnitudes[asked.chosen]
     headings = [name for name in overview.stores[0].facts.model_words if name != "Model"]
     fields = (
         Field("model", "Model", right=False),
@@ -63,10 +64,10 @@ def _counts(overview: Overview) -> Table:
                 chosen.append(row)
     return Table(
         "counts",
-        f"Outliers at magnitude {asked.magnitudes[asked.chosen]}",
+        f"Outliers at magnitude {at}",
         fields,
         tuple(rows),
-        (*asked.notes, *overview.notes),
+        tuple(dict.fromkeys(note.replace("the row's magnitude", at) for note in (*asked.notes, *overview.notes))),
         for_people=tuple(chosen),
     )
 
@@ -86,7 +87,7 @@ def _features(overview: Overview) -> Table:
         Field("peak_layer", "Layer"),
         Field("peak_sequence", "Sequence"),
         Field("peak_position", "Position"),
-        Field("peak_token", "Token", lambda text: shown(text if text is None else shortened(text, 16)), right=False),
+        Field("peak_token", "Token", _token, right=False),
     )
     rows = [_feature(store, place) for store in overview.stores for place in range(len(store.features))]
     few = max(3, _LISTED // len(overview.stores))
@@ -105,6 +106,11 @@ def _features(overview: Overview) -> Table:
         ),
         for_people=tuple(listed),
     )
+
+
+def _token(text: Value) -> str:
+    """Its blanks made visible."""
+    return shown(text) if text is None else shortened(str(text), 16).replace(" ", "\u2423")
 
 
 def _feature(store: StoreView, place: int) -> tuple[Value, ...]:

@@ -23,10 +23,11 @@ _LATEX = {
     "|": r"$|$",
     "<": r"$<$",
     ">": r"$>$",
+    "\u2423": r"\textvisiblespace{}",
 }
 
 _NOT_LATIN = "% has letters beyond Latin: compile with LuaLaTeX or XeLaTeX, and a font that has them"
-_BEYOND = re.compile(r"[^\0-\u017f\u2013-\u2026]").search
+_BEYOND = re.compile(r"[^\0-\u017f\u2013-\u2026\u2423]").search
 _EM = 0.52
 """Width of a letter: digits of Computer Modern are half an em, words a little less, capitals more."""
 _GAP_POINTS = 3

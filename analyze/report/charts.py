@@ -152,7 +152,7 @@ def _magnitudes(alt: Any) -> Any:
         _base(alt, 260)
         .mark_line(point=alt.OverlayMarkDef(size=22), strokeWidth=2)
         .encode(
-            x=alt.X("layer:Q", title="Layer", axis=alt.Axis(tickMinStep=1, format="d")),
+            x=alt.X("layer:Q", title="Layer", scale=alt.Scale(nice=False), axis=alt.Axis(tickMinStep=1, format="d")),
             y=alt.Y("value:Q", title="|X|", scale=alt.Scale(type="log", nice=False)),
             color=alt.Color(
                 "series:N",
@@ -176,15 +176,17 @@ def _by_layer(alt: Any, title: str) -> Any:
         _base(alt, 200)
         .mark_line(point=alt.OverlayMarkDef(size=22), strokeWidth=2)
         .encode(
-            x=alt.X("layer:Q", title="Layer", axis=alt.Axis(tickMinStep=1, format="d")),
+            x=alt.X("layer:Q", title="Layer", scale=alt.Scale(nice=False), axis=alt.Axis(tickMinStep=1, format="d")),
             y=alt.Y("value:Q", title=title, scale=alt.Scale(type="log", nice=False)),
             color=alt.Color(
                 "tensor:N",
                 sort=None,
                 scale=alt.Scale(range=list(PALETTE)),
-                legend=alt.Legend(title=None, orient="top", columns=2, labelLimit=160),
+                legend=alt.Legend(title=None, orient="top", columns=1, labelLimit=300),
             ),
-            strokeDash=alt.StrokeDash("tensor:N", sort=None, legend=alt.Legend(title=None, orient="top")),
+            strokeDash=alt.StrokeDash(
+                "tensor:N", sort=None, legend=alt.Legend(title=None, orient="top", columns=1, labelLimit=300)
+            ),
             tooltip=[alt.Tooltip("tensor:N"), alt.Tooltip("layer:Q"), alt.Tooltip("value:Q", format=".6g")],
         )
     )
@@ -233,20 +235,25 @@ def _growth(alt: Any) -> Any:
 
 
 def _quantisation(alt: Any) -> Any:
-    return (
-        _base(alt, 300)
-        .mark_rect()
-        .encode(
-            x=alt.X("layer:O", title="Layer", axis=alt.Axis(labelOverlap=True, labelAngle=0)),
-            y=alt.Y("format:N", sort=None, title=None, axis=alt.Axis(labelLimit=140)),
-            color=alt.Color(
-                "sqnr:Q",
-                scale=alt.Scale(scheme=_SEQUENTIAL, zero=False),
-                legend=alt.Legend(title="SQNR, dB", orient="top", gradientLength=200, gradientThickness=8),
-            ),
-            tooltip=[alt.Tooltip("format:N"), alt.Tooltip("layer:O"), alt.Tooltip("sqnr:Q", format=".1f")],
-        )
+    base = _base(alt, 300)
+    x = alt.X("layer:O", title="Layer", axis=alt.Axis(labelOverlap=True, labelAngle=0))
+    y = alt.Y("format:N", sort=None, title=None, axis=alt.Axis(labelLimit=140))
+    cells = base.mark_rect().encode(
+        x=x,
+        y=y,
+        color=alt.Color(
+            "sqnr:Q",
+            scale=alt.Scale(scheme=_SEQUENTIAL, zero=False),
+            legend=alt.Legend(title="SQNR, dB", orient="top", gradientLength=200, gradientThickness=8),
+        ),
+        tooltip=[alt.Tooltip("format:N"), alt.Tooltip("layer:O"), alt.Tooltip("ratio:N", title="SQNR, dB")],
     )
+    exact = (
+        base.transform_filter("datum.word !== null")
+        .mark_text(fontSize=10, color="#1a1a1a")
+        .encode(x=x, y=y, text="word:N")
+    )
+    return alt.layer(cells, exact)
 
 
 def _emergence(alt: Any, x: str, title: str) -> Any:
@@ -260,11 +267,11 @@ def _emergence(alt: Any, x: str, title: str) -> Any:
                 scale=alt.Scale(type="log", nice=False, padding=20)
                 if x == "total_parameters"
                 else alt.Scale(zero=False, padding=20, reverse=True),
-                axis=alt.Axis(format="~s", tickCount=6),
+                axis=alt.Axis(format="~s", tickCount=6, labelExpr="replace(datum.label, 'G', 'B')"),
             ),
             y=alt.Y("outliers:Q", **_count_axis(alt, "Outliers")),
             color=_store_colour(alt),
-            shape=alt.Shape("family:N", legend=alt.Legend(title=None, orient="top", columns=2, labelLimit=160)),
+            shape=alt.Shape("family:N", legend=alt.Legend(title=None, orient="top", columns=1, labelLimit=300)),
             tooltip=[
                 alt.Tooltip("store:N", title="Model"),
                 alt.Tooltip("family:N", title="Family"),

@@ -12,7 +12,7 @@ from typing import Any
 
 from analyze.overviews.document import as_json
 from analyze.overviews.packing import packed
-from analyze.overviews.results import Overview
+from analyze.overviews.results import Absent, Overview, StoreView
 from analyze.report.charts import PALETTE, chart_specifications, library
 from analyze.thresholds.bootstrap import RESAMPLES, SEED, resamples
 
@@ -20,15 +20,23 @@ __all__ = ["report_html"]
 
 _SCRIPTS = ("numbers.js", "columns.js", "lattice.js", "charts.js", "sections.js", "page.js")
 
+MOST_DRAWN = 256
+"""Sequences of a store up to which the bootstrap's draws are in the page: of 2,048 they take 6.5 MB."""
+
 
 def report_html(overview: Overview) -> str:
     """The report as one HTML file; raises MissingDependencyError where the chart library is not installed."""
     scripts = [_alone(_chart_library()), _alone('"use strict";\n' + "\n".join(map(_part, _SCRIPTS)))]
+    stores = overview.stores
+    sizes = [len(store.facts.sequences) for store in stores]
     page = {
         "overview": _shown(overview),
         "charts": chart_specifications(),
         "palette": PALETTE,
-        "draws": {str(n): packed([resamples(n)]) for n in sorted({len(s.facts.sequences) for s in overview.stores})},
+        "draws": {str(n): packed([resamples(n)]) for n in sorted(set(sizes)) if n <= MOST_DRAWN},
+        "most_drawn": MOST_DRAWN,
+        "intervals": [_intervals(store) if n > MOST_DRAWN else None for n, store in zip(sizes, stores, strict=True)],
+        "tokens": [_tokens(store) for store in stores],
         "bootstrap": f"bootstrap percentile, 95%, {RESAMPLES:,} resamples of sequences, seed {SEED:,}",
     }
     hashes = " ".join(f"'sha256-{_digest(script)}'" for script in scripts)
@@ -55,6 +63,19 @@ def _shown(overview: Overview) -> dict[str, Any]:
     for store in found["stores"]:
         del store["sweep"], store["saturation"]
     return found
+
+
+def _intervals(store: StoreView) -> list[tuple[float, float] | None]:
+    """The interval at each magnitude, at the shares asked."""
+    return [point.interval for point in store.sweep]
+
+
+def _tokens(store: StoreView) -> list[float]:
+    """Tokens of n of the sequences, in the mean over choices of n."""
+    if not isinstance(store.saturation, Absent):
+        return list(store.saturation.tokens)
+    sizes = store.facts.positions_by_sequence
+    return [(n + 1) * sum(sizes) / len(sizes) for n in range(len(sizes))]
 
 
 def _part(name: str) -> str:

@@ -69,3 +69,16 @@ def test_hours_are_multiplications() -> None:
     assert len(hours) == 4
     for sequences, seconds, told in hours:
         assert round(1e6 / int(sequences) * float(seconds) / 3600) == int(told)
+
+
+def test_what_is_on_disk_is_what_the_ratios_give() -> None:
+    number = "([0-9]\\.[0-9]+)"
+    found = re.search(
+        rf"slices compress to {number} of that, position peaks to {number} and layer peaks to {number}", PAGE
+    )
+    assert found is not None
+    ratios = dict(zip(("slices", "position peaks", "layer peaks"), map(float, found.groups()), strict=True))
+    sizes = {label: size * ratios.get(label, 1) / 1e6 for label, (size, _) in taken(MODELS[1]).items()}
+    everything = sum(sizes.values())
+    told = [f"about {round(everything, -1):.0f} TB", f"about {everything - sizes['slices']:.0f} TB"]
+    assert row("on disk")[1:] == told

@@ -48,6 +48,10 @@ def draw(_: Overview, stores: Sequence[StoreView]) -> Drawn | Absent:
                 markersize=4.5,
                 label=site,
             )
+            for row in rows[(np.array(values, np.float64)[:, place, :] == np.inf).any(axis=1)].astype(int):
+                axes.annotate(
+                    "exact", (1, at[row]), xycoords=axes.get_yaxis_transform(), ha="right", va="center", fontsize=5.5
+                )
         axes.set_xlabel(name)
         tick_numbers(axes.xaxis)
         axes.grid(axis="x")
@@ -60,7 +64,7 @@ def draw(_: Overview, stores: Sequence[StoreView]) -> Drawn | Absent:
         figure,
         "Activations of each site quantised and restored: markers are medians over layers, bars reach from the least "
         "layer to the greatest. All positions. SQNR: signal to quantisation noise; relative error: mean absolute error "
-        "over mean magnitude. The error at that tensor, not perplexity.",
+        "over mean magnitude. Exact: of some layer nothing is lost. The error at that tensor, not perplexity.",
     )
 
 

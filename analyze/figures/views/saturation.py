@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from analyze.figures.axes import drawable, tick_numbers, whole_axis
+from analyze.figures.axes import drawable, whole_axis
 from analyze.figures.library import COLUMN, new_figure
 from analyze.figures.marks import mark
 from analyze.figures.texts import shortened
@@ -45,7 +45,7 @@ def draw(overview: Overview, stores: Sequence[StoreView]) -> Drawn | Absent:
     axes.set_ylim(-0.03 * max(most, 1), 1.15 * max(most, 1))
     axes.set_xlim(left=0)
     whole_axis(axes.xaxis, 6)
-    tick_numbers(axes.yaxis)
+    whole_axis(axes.yaxis, 6)
     axes.grid(axis="y")
     axes.set_xlabel("Tokens")
     axes.set_ylabel("Unique features")

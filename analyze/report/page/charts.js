@@ -46,6 +46,23 @@ async function fillChart(name, rows, words) {
   if (drawing && drawing.getAttribute("aria-roledescription") === "visualization") drawing.setAttribute("aria-label", words);
 }
 
+/** Rows that have a ratio; where nothing is lost it is infinite: drawn as the best, with a word amid each run of layers. */
+function withExact(rows) {
+  const best = Math.max(0, ...rows.map((row) => (typeof row.sqnr === "number" ? row.sqnr : 0)));
+  const exact = (row) => Boolean(row) && row.sqnr === "inf";
+  const runOn = (row, next) => exact(row) && exact(next) && row.format === next.format;
+  let first = 0;
+  const words = new Map();
+  rows.forEach((row, i) => {
+    if (!exact(row)) return;
+    if (!runOn(row, rows[i - 1])) first = i;
+    if (!runOn(row, rows[i + 1])) words.set((first + i) >> 1, "exact");
+  });
+  return rows.map((row, i) => ({ ...row, sqnr: exact(row) ? best : row.sqnr, word: words.get(i) || null,
+    ratio: exact(row) ? "exact" : typeof row.sqnr === "number" ? row.sqnr.toFixed(1) : null }))
+    .filter((row) => row.ratio !== null);
+}
+
 const PAPER_WIDTH = 640; // pixels of CSS between the margins of A4 and Letter
 
 /** Draw all charts as wide as paper, or as wide as their places again: scaled to fit, their text would be too small. */

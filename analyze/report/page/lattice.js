@@ -179,8 +179,9 @@ function interval(bySequence, draws) {
   });
 }
 
-/** One row of the command's table, as numbers and as it writes them; `share` is the place of the share of positions. */
-function answerAt(lattice, place, layerShare, share, draws) {
+/** One row of the command's table, as numbers and as it writes them; `share` is the place of the share of positions.
+ * The interval is made of `draws`, or where there are none it is `known`. */
+function answerAt(lattice, place, layerShare, share, draws, known) {
   const { pairs, facts } = lattice;
   const threshold = lattice.coverage.threshold_of[place];
   const layersNeeded = neededOf(layerShare, facts.layers_total);
@@ -189,7 +190,7 @@ function answerAt(lattice, place, layerShare, share, draws) {
   const column = pairs.columns[threshold];
   eachMeeting(column, layersNeeded, share, (i) => { bySequence[pairs.row[column.units[i]]]++; });
   const mean = bySequence.reduce((sum, n) => sum + n, 0) / bySequence.length;
-  const limits = draws ? interval(bySequence, draws) : null;
+  const limits = draws ? interval(bySequence, draws) : known;
   const places = limits && limits[1] < 100 ? 1 : 0;
   return {
     outliers,
@@ -218,13 +219,14 @@ function growth(lattice, place, layerShare, share) {
   const often = new Int32Array(sequences + 1);
   const threshold = coverage.threshold_of[place];
   for (const q of timesMet(lattice, threshold, neededOf(layerShare, facts.layers_total), share)) often[q]++;
-  return Array.from({ length: sequences }, (_, i) => {
-    let total = 0;
-    for (let q = 1; q <= sequences; q++) {
-      let missed = 1; // C(Q - q, n) / C(Q, n)
-      for (let k = 0; k <= i; k++) missed *= Math.max(0, sequences - q - k) / (sequences - k);
-      total += often[q] * (1 - missed);
+  const mean = new Array(sequences).fill(0);
+  for (let q = 1; q <= sequences; q++) {
+    if (!often[q]) continue;
+    let missed = 1; // C(Q - q, n) / C(Q, n)
+    for (let n = 1; n <= sequences; n++) {
+      missed *= Math.max(0, sequences - q - n + 1) / (sequences - n + 1);
+      mean[n - 1] += often[q] * (1 - missed);
     }
-    return total;
-  });
+  }
+  return mean;
 }

@@ -26,7 +26,8 @@ function sweepOf(index) {
 
 function answerOf(index) {
   const { facts } = stores[index];
-  return answerAt(lattices[index], state.magnitude, layerShare(), state.positions, draws[facts.sequences.length]);
+  const known = isAsked() && page.intervals[index] ? page.intervals[index][state.magnitude] : null;
+  return answerAt(lattices[index], state.magnitude, layerShare(), state.positions, draws[facts.sequences.length], known);
 }
 
 /** The definition at what is chosen: the command's sentence with its shares and magnitude replaced. */
@@ -52,6 +53,11 @@ function fillTable(answers) {
   });
   at("table").replaceChildren(table(`Outliers at magnitude ${asked.magnitudes[state.magnitude]}, layers ` +
     `${layerShare().text}, positions ${positionShare().text}`, headings, right, rows, { id: "counts" }));
+  const without = isAsked() ? [] : stores.filter((_, i) => page.intervals[i]);
+  if (without.length) {
+    at("table").append(make("p", { class: "quiet" }, "No interval at other shares than those asked: ",
+      own(without.map((store) => store.facts.label).join(", ")), `, of more than ${countText(page.most_drawn)} sequences.`));
+  }
   at("words").textContent = definitionWords();
 }
 
@@ -222,7 +228,7 @@ async function fillProfile() {
 async function fillGrowth() {
   const rows = stores.flatMap((store, i) =>
     growth(lattices[i], state.magnitude, layerShare(), state.positions).map((unique, n) => ({
-      store: store.facts.label, tokens: (n + 1) * Math.max(...store.facts.positions_by_sequence), unique })));
+      store: store.facts.label, tokens: page.tokens[i][n], unique })));
   await fillChart("growth", rows, "Unique features against tokens");
 }
 
@@ -232,19 +238,20 @@ async function fillQuantisation() {
   const select = make("select", { id: "site" }, quantisation.sites.map((site, i) => make("option", { value: i }, site)));
   at("quantised").replaceChildren(
     make("p", { class: "choice" }, make("label", { for: "site" }, "Site "), select),
-    figure("quantisation", "Signal to quantisation noise of each format and layer: more is better."),
+    figure("quantisation", "Signal to quantisation noise of each format and layer: more is better. Exact: nothing is lost."),
     ...quantisation.tables.flatMap((held) => [table(held.title, held.headings, held.right, held.cells),
       make("details", {}, make("summary", {}, "What is what"),
         make("ul", { class: "notes" }, held.notes.map((note) => make("li", {}, own(note)))))]));
-  const show = () => fillChart("quantisation", quantisation.formats.flatMap((format, f) => quantisation.layers.map((layer, j) => ({
-    format, layer, sqnr: quantisation.sqnr_db[f][Number(select.value)][j] }))).filter((row) => typeof row.sqnr === "number"),
-  `SQNR by format and layer at ${quantisation.sites[Number(select.value)]}`);
+  const show = () => fillChart("quantisation", withExact(quantisation.formats.flatMap((format, f) => quantisation.layers.map((layer, j) => ({
+    format, layer, sqnr: quantisation.sqnr_db[f][Number(select.value)][j] }))),
+  ), `SQNR by format and layer at ${quantisation.sites[Number(select.value)]}`);
   select.addEventListener("change", show);
   await show();
 }
 
 async function fillEmergence() {
   const { emergence } = overview;
+  if (stores.length === 1) return;
   if (isAbsent(emergence)) return at("emerging").replaceChildren(make("p", { class: "absent" }, emergence.absent));
   const rows = emergence.rows.map((row) => Object.fromEntries(emergence.names.map((name, i) => [name, row[i]])));
   const labels = stores.map((store) => store.facts.label);
@@ -368,7 +375,7 @@ async function start() {
   for (const [sequences, text] of Object.entries(page.draws)) draws[sequences] = (await unpacked(text))[0];
   listen();
   preparePrint();
-  at("main").replaceChildren(...skeleton(overview));
+  at("main").replaceChildren(...skeleton(overview).filter(Boolean));
   if (stores.length === 1) at("store").closest(".control").classList.add("single");
   answer();
   await drawCharts();

@@ -92,7 +92,8 @@ function skeleton(overview) {
       make("p", { class: "definition" }, make("strong", {}, `Definition ${asked.definition}. `), make("span", { id: "words" })),
       make("details", {}, make("summary", {}, "What the columns mean"),
         make("ul", { class: "notes" }, asked.notes.map((note) => make("li", {}, own(note))),
-          make("li", {}, `Interval: ${page.bootstrap}.`))),
+          make("li", {}, `Interval: ${page.bootstrap}; of more than ${countText(page.most_drawn)} sequences it is held ` +
+            "for the shares asked alone."))),
       overview.notes.length
         ? make("div", { class: "warning", role: "note" }, make("h3", {}, "Not like with like"),
           make("ul", {}, overview.notes.map((note) => make("li", {}, own(note)))))
@@ -126,7 +127,7 @@ function skeleton(overview) {
       make("span", {}, "The error of the activation that each format makes at a site of ",
         make("span", { class: "closely" }), ": not perplexity, nothing is propagated."),
       make("div", { id: "quantised" })),
-    section("emergence", "Between models", null, make("div", { id: "emerging" })),
+    one ? null : section("emergence", "Between models", null, make("div", { id: "emerging" })),
     section("provenance", "Where the numbers come from", null, stores.map(provenance)),
   ];
 }

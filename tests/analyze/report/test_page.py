@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from analyze import ask, overview
+from analyze.overviews.results import Saturation
+from analyze.report import html
+from analyze.report.writing import write_report
 from analyze.tables.columns import FEATURE_COLUMNS, RESULT_COLUMNS
 from analyze.tables.printable import printable
 from analyze.thresholds.answers import answer
 from tests.analyze.report.conftest import HOSTILE
 from tests.browser import Browser, Page
+from tests.stores import write_store
 
 MAGNITUDES = "2:14:0.5"
 
@@ -187,6 +193,49 @@ def test_nothing_overflows(browser: Browser, compared_page: Path, width: int) ->
     opened.close()
 
 
+def test_growth_is_that_of_the_object(page: Page, compared_stores: list[Path]) -> None:
+    seen = overview(compared_stores, "6", engine="peaks")
+    choose(page, **places(overview(compared_stores[:1], MAGNITUDES, engine="peaks"), "6", "25%", "6%"))
+    expected = [
+        (tokens, pytest.approx(unique))
+        for store in seen.stores
+        if isinstance(store.saturation, Saturation)
+        for tokens, unique in zip(store.saturation.tokens, store.saturation.unique_features[0], strict=True)
+    ]
+    points = (
+        "[...document.querySelectorAll('[data-chart=growth] .mark-symbol path')].map((path) => "
+        "[.../^Tokens: ([0-9.]+); Unique features: ([0-9.]+)/.exec(path.ariaLabel)].slice(1).map(Number))"
+    )
+    time.sleep(0.5)  # charts follow when the sliders rest
+    assert [tuple(point) for point in page.value(points)] == expected
+
+
+def test_many_sequences_and_exact_formats(browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = tmp_path / "even.zarr"
+    values = np.full((3, 4, 20, 8), 4, np.float32)  # powers of two, which small floats give back
+    values[..., 3] = 8
+    values[:, 0, :, 5] = 8
+    write_store(store, {"ln_attn": values})
+    monkeypatch.setattr(html, "MOST_DRAWN", 3)
+    seen = overview(store, "4:10:1")
+    write_report(seen, tmp_path / "report.html")
+    opened = browser.page(tmp_path / "report.html")
+    opened.until("document.body && document.body.dataset.ready")
+    for magnitude, positions in (("6", "6%"), ("8", "6%"), ("9", "6%"), ("6", "20%")):
+        choose(opened, **places(seen, magnitude, "25%", positions))
+        (result,) = answer(store, ask(magnitude, positions=positions))
+        expected = [column.text(result) for column in RESULT_COLUMNS]
+        if positions != "6%":
+            expected[2] = expected[2].partition(" ")[0]
+        assert opened.value(ROWS) == [expected]
+    assert "No interval at other shares" in opened.value("document.querySelector('#table').textContent")
+    words = "[...document.querySelectorAll('[data-chart=quantisation] .mark-text text')].map((one) => one.textContent)"
+    assert "exact" in opened.value(words)
+    assert opened.value("document.getElementById('emergence')") is None
+    assert opened.complaints() == []
+    opened.close()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "knobs",
@@ -202,8 +251,6 @@ def test_nothing_overflows(browser: Browser, compared_page: Path, width: int) ->
 def test_other_definitions_agree_too(
     browser: Browser, compared_stores: list[Path], tmp_path: Path, knobs: dict[str, Any]
 ) -> None:
-    from analyze.report.writing import write_report
-
     stores = compared_stores[:1]
     seen = overview(stores, MAGNITUDES, engine="peaks" if set(knobs) == {"definition"} else "auto", **knobs)
     write_report(seen, tmp_path / "report.html")
