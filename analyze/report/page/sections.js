@@ -16,7 +16,7 @@ const own = (text) => make("bdi", {}, text);
 /** Token text with what cannot be seen made visible. */
 function tokenText(token) {
   if (token.text === null) return make("span", { class: "quiet" }, token.token_id === null ? "-" : `id ${token.token_id}`);
-  const seen = token.text.replace(/[\u0000-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g, (letter) =>
+  const seen = token.text.replace(/[\u0000-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g, (letter) =>
     ({ "\n": "\u21b5", "\t": "\u21e5", "\r": "\u240d" })[letter] ||
     `<U+${letter.charCodeAt(0).toString(16).toUpperCase().padStart(4, "0")}>`
   );
@@ -111,7 +111,7 @@ function skeleton(overview) {
     section("features", "Which features",
       make("span", {}, "What counts in ", make("span", { class: "closely" }), ", as the command lists it."),
       make("div", { class: "columns" }, make("div", { id: "list" }), make("div", { id: "feature" }))),
-    section("layers", "Layer by layer",
+    section("by-layer", "Layer by layer",
       make("span", {}, "Of all values, whether they count or not, in ", make("span", { class: "closely" }), "."),
       make("div", { id: "curves" })),
     section("profile", "Position by position",
