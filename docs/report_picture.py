@@ -13,31 +13,18 @@ from pathlib import Path
 
 from tests.browser import Browser, chromium
 
-WIDTH, HEIGHT = 1100, 1720
+WIDTH, HEIGHT = 1100, 1745
 """Of the picture, in pixels: down to the map of magnitude and layers."""
-
-_MAGNITUDE = "5"
-"""The one that the README's demonstration looks at."""
 
 
 def take_picture(report: Path, picture: Path, program: str) -> None:
-    """Write a picture of the report's top, the slider at the demonstration's magnitude if it has that."""
+    """Write a picture of the report's top, as it opens."""
     with tempfile.TemporaryDirectory() as profile:
         browser = Browser(program, Path(profile))
         try:
             page = browser.page(report.resolve(), WIDTH, HEIGHT)
             page.send("Emulation.setScrollbarsHidden", hidden=True)
             page.until("document.body && document.body.dataset.ready", 60)
-            asked = 'JSON.parse(document.getElementById("data").textContent).overview.asked.magnitudes'
-            place = page.value(f"{asked}.indexOf({_MAGNITUDE!r})")
-            if place >= 0:
-                page.value(
-                    f"(() => {{ const slider = document.getElementById('magnitude'); slider.value = {place};"
-                    " slider.dispatchEvent(new Event('input')); })()"
-                )
-                page.until(f"document.body.dataset.place.startsWith('{place} ')")
-                page.until(f"document.querySelector('[data-chart=sweep]').outerHTML.includes('at {_MAGNITUDE}:')")
-                page.value("new Promise((done) => setTimeout(done, 300))")  # the charts behind that one
             clip = {"x": 0, "y": 0, "width": WIDTH, "height": HEIGHT, "scale": 1}
             picture.write_bytes(base64.b64decode(page.send("Page.captureScreenshot", clip=clip)["data"]))
         finally:
