@@ -71,7 +71,8 @@ class Table:
     for_people: tuple[tuple[Value, ...], ...] | None = None
 
     def __post_init__(self) -> None:
-        """Check that each row has a value for each field."""
+        """Make the title printable, for it names models; check that each row has a value for each field."""
+        object.__setattr__(self, "title", printable(self.title))
         for row in (*self.rows, *(self.for_people or ())):
             if len(row) != len(self.fields):
                 raise ValueError(f"table {self.name}: a row of {len(row)} values for {len(self.fields)} fields")

@@ -321,6 +321,8 @@ def test_a_name_turns_and_breaks_nothing_around_it(analyze: Command, tmp_path: P
     store = tmp_path / "turning.zarr"
     values = np.random.default_rng(5).normal(0, 6, (2, 2, 8, 20)).astype(np.float32)
     write_store(store, {"ln_attn": values}, model={"name": "turn\u202eed\x1b[31m\nred"})
+    for view in (("--by", "layer"), ("--criteria", "massive")):
+        assert not set(analyze("--store", store, "-q", *view)[1]) & {"\u202e", "\x1b"}, view
     for format_ in ("table", "csv", "latex", "markdown"):
         for view in ((), ("--info",), ("--saturation",), ("--details",)):
             status, out, _ = analyze("--store", store, "-q", "--format", format_, *view)
