@@ -10,7 +10,7 @@ import contextlib
 import ctypes
 from collections.abc import Callable, Iterator
 
-__all__ = ["give_back_large_blocks", "keep_freed_memory", "keep_small_blocks"]
+__all__ = ["give_back_large_blocks", "keep_freed_memory", "keep_small_blocks", "large_blocks_given_back"]
 
 # glibc's names, of malloc.h
 M_TRIM_THRESHOLD = -1
@@ -28,6 +28,10 @@ SMALL_BYTES = 32 * 2**20
 """Larger blocks glibc maps by themselves whatever is done with it by default, too."""
 GROWTH_BYTES = 64 * 2**20
 """What the heap may grow by, beyond what its blocks need, before the free memory in it is given back."""
+
+
+_kept_below = LARGE_BYTES
+"""What was set last: glibc does not tell."""
 
 
 class _Counts(ctypes.Structure):
@@ -65,7 +69,7 @@ def keep_small_blocks() -> Iterator[Callable[[], None]]:
         yield lambda: None
         return
     library.mallinfo2.restype = _Counts
-    library.mallopt(M_MMAP_THRESHOLD, SMALL_BYTES)
+    _keep_below(library, SMALL_BYTES)
     library.mallopt(M_TRIM_THRESHOLD, NEVER)
     tidy: int | None = None
 
@@ -92,7 +96,25 @@ def give_back_large_blocks() -> None:
     Loading OLMoE's layers one by one peaked at 3.1 GB so, at 4.4 GB without.
     """
     if (library := _glibc()) is not None:
-        library.mallopt(M_MMAP_THRESHOLD, LARGE_BYTES)
+        _keep_below(library, LARGE_BYTES)
+
+
+@contextlib.contextmanager
+def large_blocks_given_back() -> Iterator[None]:
+    """While entered, ``give_back_large_blocks`` holds, whatever held before and will again."""
+    library, before = _glibc(), _kept_below
+    give_back_large_blocks()
+    try:
+        yield
+    finally:
+        if library is not None:
+            _keep_below(library, before)
+
+
+def _keep_below(library: ctypes.CDLL, size: int) -> None:
+    global _kept_below
+    _kept_below = size
+    library.mallopt(M_MMAP_THRESHOLD, size)
 
 
 def _glibc(*calls: str) -> ctypes.CDLL | None:

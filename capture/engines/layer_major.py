@@ -59,8 +59,8 @@ def run_layers(
     last = plan.dimensions.layers - 1
     order = range(min(passage.done for passage in passages), last + 1)
     with ExitStack() as stack:
-        wait_for = stack.enter_context(_read_ahead(weights, order))
         give_back = stack.enter_context(keep_small_blocks())
+        wait_for = stack.enter_context(_read_ahead(weights, order))
         for index in order:
             wait_for(index)
             if index == last:

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from capture.heap import give_back_large_blocks
+from capture.heap import give_back_large_blocks, large_blocks_given_back
 from capture.model_facts import Skeleton
 from capture.sites import decoder_layers
 from capture.weights.arena import Arenas, Layout
@@ -98,13 +98,21 @@ class LayerWeights:
             layout = self._layouts[index]
             views = layout.views(self._arenas.take(index))
             try:
-                with self._naming(f"layer {index}"):
+                with self._naming(f"layer {index}"), self._converting(index):
                     apart = self._read(index, views)
                 on_device = layout.views(self._arenas.filled(index, layout.size_bytes))
             except BaseException:
                 self._arenas.release(index)
                 raise
             self._set(index, on_device | {name: tensor.to(self._device) for name, tensor in apart.items()})
+
+    def _converting(self, index: int) -> contextlib.AbstractContextManager[None]:
+        """Where the converter computes, its tensors are gone at once; what is read in place takes no memory."""
+        straight = all(
+            group.recipe.checked and (group.recipe.placed or group.recipe.packed)
+            for group in self._recipes.groups[index]
+        )
+        return contextlib.nullcontext() if straight else large_blocks_given_back()
 
     def _read(self, index: int, views: Views) -> dict[str, torch.Tensor]:
         """Fill ``views``; what the converter gives in another layout than theirs, to be used as it is."""

@@ -10,10 +10,23 @@ import pytest
 CHILD = """
 import contextlib, resource, sys
 import torch
-from capture.heap import give_back_large_blocks, keep_freed_memory, keep_small_blocks
+from capture.heap import give_back_large_blocks, keep_freed_memory, keep_small_blocks, large_blocks_given_back
 
 way, BLOCK_BYTES = sys.argv[1], int(sys.argv[2])
+@contextlib.contextmanager
+def amid():
+    with keep_small_blocks(), large_blocks_given_back():
+        yield
+
+@contextlib.contextmanager
+def after():
+    with keep_small_blocks():
+        with large_blocks_given_back():
+            pass
+        yield
+
 ways = {"kept": keep_freed_memory, "small kept": keep_small_blocks, "as it is": contextlib.nullcontext}
+ways |= {"amid": amid, "after": after}
 give_back_large_blocks()
 
 def faults():
@@ -58,3 +71,8 @@ def test_small_blocks_are_kept_for_the_next_layer_and_large_ones_given_back() ->
     assert measured("small kept", SMALL)[0] < SMALL // PAGE // 4
     assert measured("as it is", SMALL)[0] >= SMALL // PAGE
     assert measured("small kept", LARGE)[0] >= LARGE // PAGE
+
+
+def test_while_a_layer_is_converted_no_large_block_is_kept() -> None:
+    assert measured("amid", SMALL)[0] >= SMALL // PAGE
+    assert measured("after", SMALL)[0] < SMALL // PAGE // 4
