@@ -32,7 +32,7 @@ from capture.resume import LayerCheckpoints
 from capture.sink import Sink
 from capture.weights.layer_weights import READERS, LayerWeights
 from schemas.retention import WHOLE, Retention
-from schemas.run import RunWriter
+from schemas.run_writer import RunWriter
 from tests.capture.published_configurations import PUBLISHED
 
 __all__ = ["run", "write_random_checkpoint"]

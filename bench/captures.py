@@ -26,7 +26,7 @@ from capture.weights.layer_weights import LayerWeights
 from schemas.bits import encoding_named
 from schemas.create import create_run
 from schemas.retention import WHOLE, Retention
-from schemas.run import RunWriter
+from schemas.run_writer import RunWriter
 from tests.stores import run_info
 
 __all__ = ["CPU", "Stores", "default_plan", "fill_streamed", "quick_dtype"]

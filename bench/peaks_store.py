@@ -12,7 +12,7 @@ from bench.slices_store import SITES, generated_info
 from schemas.bits import encoding_named
 from schemas.create import create_run
 from schemas.layout import Dimensions, layer_peak_name, nonfinite_name, plan_arrays, position_peak_name
-from schemas.run import RunWriter
+from schemas.run_writer import RunWriter
 from schemas.token_text import stored_token_text
 
 __all__ = ["GEOMETRIES", "write_peaks"]

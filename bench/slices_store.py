@@ -13,7 +13,7 @@ from schemas.bits import encoding_named, nonfinite_count, peak_bits
 from schemas.create import create_run
 from schemas.layout import Dimensions, layer_peak_name, nonfinite_name, plan_arrays, position_peak_name
 from schemas.provenance import CorpusInfo, ModelInfo, RunInfo, SiteInfo, SoftwareInfo
-from schemas.run import RunWriter
+from schemas.run_writer import RunWriter
 
 __all__ = ["SITES", "generated_info", "write_slices"]
 

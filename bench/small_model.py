@@ -25,7 +25,7 @@ from capture.plan import CapturePlan
 from capture.sink import Sink
 from capture.text import NAMED_SOURCES
 from schemas.errors import OutlierFeaturesError
-from schemas.run import RunWriter
+from schemas.run_writer import RunWriter
 from tests.checkpoints.tokenizer import write_tokenizer
 
 __all__ = ["SmallModel"]

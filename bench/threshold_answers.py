@@ -19,7 +19,8 @@ from bench.slices_store import SITES, generated_info
 from schemas.bits import decode, encoding_named
 from schemas.create import create_run
 from schemas.layout import Dimensions, layer_peak_name, nonfinite_name, plan_arrays, position_peak_name
-from schemas.run import Run, RunWriter
+from schemas.run import Run
+from schemas.run_writer import RunWriter
 
 __all__ = ["run"]
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from schemas.create import draft_of
 from schemas.errors import StoreError
 from schemas.provenance import FORMAT
-from schemas.run import Run, is_being_written, store_bytes
+from schemas.run import Run, store_bytes
+from schemas.run_writer import is_being_written
 
 __all__ = ["Destination"]
 

@@ -44,7 +44,8 @@ from schemas.create import create_run, remove_drafts
 from schemas.errors import CapacityError, SignatureError, StoreExistsError
 from schemas.provenance import CorpusInfo, RunInfo, differences
 from schemas.remote import is_url
-from schemas.run import Run, RunWriter
+from schemas.run import Run
+from schemas.run_writer import RunWriter
 from schemas.token_text import stored_token_text
 
 __all__ = ["CaptureSettings", "run_capture"]

@@ -28,7 +28,7 @@ from capture.writer_queue import WriterQueue
 from schemas.durable import is_full
 from schemas.errors import CaptureError, OutlierFeaturesError
 from schemas.layout import ArraySpec, layer_peak_name, nonfinite_name, position_peak_name
-from schemas.run import RunWriter
+from schemas.run_writer import RunWriter
 
 __all__ = ["Sink"]
 

@@ -1,4 +1,4 @@
-"""A run store on disk: open it, read arrays with corrupt chunks named, and write cells that are committed.
+"""A run store: open it, and read arrays with corrupt chunks named; ``schemas.run_writer`` writes it.
 
 The commit log is the array ``committed``: a (layer, sequence) cell counts only when it is 1, and it becomes 1 after
 the data it vouches for has reached the disk. The last layer of a sequence is committed after its position peaks and
@@ -9,13 +9,9 @@ fill value, so a chunk that a committed cell lacks is damage, not data.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import re
 import shlex
-import threading
-import weakref
-from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,22 +20,16 @@ import numpy.typing as npt
 import zarr
 
 from schemas.bits import Encoding, encoding_named
-from schemas.chunk_files import ChunkFiles, chunk_file
-from schemas.durable import sync
+from schemas.chunk_files import chunk_file
 from schemas.errors import CorruptChunkError, InputError, StoreError
 from schemas.event_loop import absent_chunks, finish_tasks
-from schemas.grid import Index, chunks_of, covers_chunks, pieces, selection, slices
+from schemas.grid import Index, chunks_of, pieces, selection
 from schemas.layout import Dimensions
 from schemas.provenance import RunInfo, parse_attributes
 from schemas.remote import RemoteStore, is_url, open_remote
 from schemas.retention import Retention, parse_retention
 
-try:
-    import fcntl
-except ImportError:  # no such locks outside POSIX: nothing is swept there
-    fcntl = None  # type: ignore[assignment]
-
-__all__ = ["Run", "RunWriter", "is_being_written", "is_url", "open_group", "store_bytes"]
+__all__ = ["Run", "is_url", "open_group", "store_bytes"]
 
 
 def local_path(path: str | os.PathLike[str]) -> str:
@@ -232,172 +222,6 @@ def _is_fill(values: npt.NDArray[Any], fill: Any) -> bool:
     if fill != fill:  # NaN
         return bool(np.isnan(last) and np.isnan(values).all())
     return bool(last == fill and (values == fill).all())
-
-
-class RunWriter(Run):
-    """A local store opened for writing. Arrays are written from any thread; cells are then committed.
-
-    Several writers, in one process or many, may fill disjoint sequences of one store: no chunk spans two. Those that
-    fill the same ones with the same values do double work and no harm.
-    """
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Open the store at ``path`` for writing; raises StoreError where it is none."""
-        super().__init__(path, "r+")
-        self._unsynced: set[Path] = set()
-        self._lock = threading.Lock()
-        self._commit_lock = threading.Lock()
-        self._partial_writes: dict[str, threading.Lock] = {}
-        self._files: dict[str, ChunkFiles | None] = {}
-        self._folder = self._opened()
-        self.sweep()
-
-    def array(self, name: str) -> zarr.Array[Any]:
-        """The array ``name``, set to store chunks that equal the fill value too; StoreError where there is none."""
-        if name not in self._arrays:
-            self._arrays[name] = super().array(name).with_config({"write_empty_chunks": True})
-        return self._arrays[name]
-
-    def write(self, name: str, index: Index, values: npt.NDArray[Any]) -> None:
-        """Set ``array(name)[index]``; each chunk goes to a temporary file that then takes the chunk's name.
-
-        Threads may write any selections at once: where one covers a chunk in part, the chunk is read and written
-        back, so those writes to an array take turns. Raises ValueError where ``values`` has another shape than the
-        selection, or is not of the stored dtype of a site or peak.
-        """
-        array = self.array(name)
-        values = np.asarray(values)
-        expected = tuple(len(range(*picked.indices(size))) for picked, size in slices(array, index))
-        if values.shape != expected:  # zarr-python would cut the values to fit, without a word
-            raise ValueError(f"{name}{list(index)} takes an array of shape {expected}, not {values.shape}")
-        if "bits" in array.attrs and values.dtype != array.dtype:
-            raise ValueError(f"{name} takes bit patterns in {array.dtype}, not {values.dtype}")
-        files = self._files_of(name)
-        if not covers_chunks(array, index):
-            written = self._rewrite(name, index, values)
-        elif files is not None:
-            written = set(files.write(index, values))
-        else:
-            written = self._write_through_zarr(name, index, values)
-        with self._lock:
-            self._unsynced |= written
-
-    def _rewrite(self, name: str, index: Index, values: npt.NDArray[Any]) -> set[Path]:
-        """Set a part of chunks, the rest of which may have been committed: a power failure must not take that."""
-        with self._lock:
-            turn = self._partial_writes.setdefault(name, threading.Lock())
-        files = self._files_of(name)
-        with turn, self._alone(name):
-            if files is not None:
-                return set(files.rewrite(index, values))
-            return self._write_through_zarr(name, index, values)
-
-    def _write_through_zarr(self, name: str, index: Index, values: npt.NDArray[Any]) -> set[Path]:
-        """What has codecs that this project does not choose."""
-        self.array(name)[index] = values
-        return set(self._chunk_files(name, index))
-
-    def _files_of(self, name: str) -> ChunkFiles | None:
-        if name not in self._files:
-            self._files[name] = ChunkFiles.of(os.path.join(self.path, name), self.array(name))
-        return self._files[name]
-
-    def _chunk_files(self, name: str, index: Index) -> Iterator[Path]:
-        array = self.array(name)
-        return (self._chunk_file(array, name, coordinates) for coordinates in chunks_of(array, index))
-
-    def commit(self, layers: Sequence[int], sequences: Iterable[int]) -> None:
-        """Mark cells complete, after everything written so far has reached the disk itself.
-
-        Commits take turns: each rewrites whole columns of the log, and none may pass another that is still
-        flushing data it vouches for.
-        """
-        sequences = list(sequences)
-        with self._commit_lock:
-            self._flush()
-            self._mark(layers, sequences)
-            self._flush()
-
-    def _mark(self, layers: Sequence[int], sequences: Sequence[int]) -> None:
-        files = self._files_of("committed")
-        with self._alone("committed"):
-            for sequence in sequences:
-                column = self.read("committed", (slice(None), sequence))
-                column[list(layers)] = 1
-                index = (slice(None), sequence)
-                if files is not None:
-                    written = set(files.write(index, column, durable=True))
-                else:
-                    written = self._write_through_zarr("committed", index, column)
-                with self._lock:
-                    self._unsynced |= written
-
-    def flush(self) -> None:
-        """Return when everything written so far has reached the disk itself."""
-        with self._commit_lock:
-            self._flush()
-
-    def _flush(self) -> None:
-        with self._lock:
-            files, self._unsynced = self._unsynced, set()
-        try:
-            sync(files)
-        except BaseException:
-            with self._lock:
-                self._unsynced |= files
-            raise
-
-    def sweep(self) -> None:
-        """Delete what killed writers left half-written, unless another writer has the store open.
-
-        Every writer holds a shared lock on the folder while it lives; who gets it exclusively is alone.
-        """
-        if fcntl is None:
-            return
-        with contextlib.suppress(OSError):  # another writer is at work, or the file system has no locks
-            fcntl.flock(self._folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            for leftover in Path(self.path).glob("*/*.partial"):
-                leftover.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # waits for one that is sweeping, so that it does not sweep what is new
-            fcntl.flock(self._folder, fcntl.LOCK_SH)
-
-    def _opened(self) -> int:
-        """A descriptor of the store's folder that lives as long as the writer."""
-        folder = os.open(self.path, os.O_RDONLY)
-        weakref.finalize(self, os.close, folder)
-        return folder
-
-    @contextlib.contextmanager
-    def _alone(self, name: str) -> Iterator[None]:
-        """While entered, no other process rewrites a part of a chunk of the array ``name``.
-
-        Chunks do not span sequences, so this matters where two processes fill the same ones: of two that read a
-        chunk, each to change a part of it, the first to write it back would lose its change.
-        """
-        if fcntl is None:
-            yield
-            return
-        folder = os.open(os.path.join(self.path, name), os.O_RDONLY)
-        try:
-            with contextlib.suppress(OSError):  # the file system has no locks
-                fcntl.flock(folder, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(folder)
-
-
-def is_being_written(path: str | os.PathLike[str]) -> bool:
-    """True where a live RunWriter, of this process or another, has the store at a local ``path`` open."""
-    if fcntl is None:
-        return False
-    folder = os.open(path, os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        return error.errno in (errno.EAGAIN, errno.EACCES)  # else the file system has no locks
-    finally:
-        os.close(folder)
-    return False
 
 
 def store_bytes(path: str | os.PathLike[str]) -> int:

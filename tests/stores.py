@@ -21,7 +21,7 @@ from schemas.bits import encoding_named
 from schemas.create import create_run
 from schemas.layout import Dimensions, layer_peak_name, nonfinite_name, plan_arrays, position_peak_name
 from schemas.provenance import CorpusInfo, ModelInfo, NormInfo, RunInfo, SiteInfo, SoftwareInfo
-from schemas.run import RunWriter
+from schemas.run_writer import RunWriter
 from schemas.token_text import TOKEN_TEXT, stored_token_text
 
 __all__ = ["COMMAND", "as_stored", "decoded_values", "run_info", "write_store"]

@@ -21,7 +21,8 @@ from schemas.layout import nonfinite_name
 from schemas.perplexity import Perplexity, perplexity
 from schemas.provenance import RunInfo
 from schemas.remote import open_remote
-from schemas.run import Run, is_being_written, is_url
+from schemas.run import Run, is_url
+from schemas.run_writer import is_being_written
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -25,7 +25,8 @@ from analyze.thresholds.peaks import PeakSource
 from analyze.thresholds.plan import Plan
 from analyze.thresholds.survival import Survival, take_survival
 from schemas.errors import InputError, StoreError
-from schemas.run import Run, RunWriter
+from schemas.run import Run
+from schemas.run_writer import RunWriter
 from tests.analyze.oracle import expected
 from tests.analyze.worlds import PRESETS, SHARES, World, stored, worlds
 from tests.stores import write_store

@@ -13,7 +13,8 @@ import pytest
 import zarr
 
 from schemas.errors import CorruptChunkError
-from schemas.run import Run, RunWriter
+from schemas.run import Run
+from schemas.run_writer import RunWriter
 from schemas.token_text import token_texts
 from tests.analyze.conftest import Command
 from tests.stores import as_stored, write_store

@@ -14,7 +14,7 @@ from capture import session
 from capture.destination import Destination
 from schemas import Run
 from schemas.errors import StoreError
-from schemas.run import RunWriter, is_being_written
+from schemas.run_writer import RunWriter, is_being_written
 from tests.capture.captures import capture, contents
 from tests.capture.forked_captures import Captures
 from tests.capture.refused import tree

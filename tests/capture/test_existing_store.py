@@ -15,7 +15,7 @@ import pytest
 from capture.cli import main
 from schemas import Run, open_run
 from schemas.errors import CorruptChunkError
-from schemas.run import RunWriter
+from schemas.run_writer import RunWriter
 from tests.capture.captures import capture, contents
 from tests.capture.refused import as_nobody, refused, tree
 from tests.checkpoints import write_checkpoint

@@ -27,7 +27,7 @@ from capture.sites import Site
 from schemas import ENCODINGS, Run, open_run, recover_residual
 from schemas.errors import CaptureError, CorruptChunkError, StoreError
 from schemas.layout import Dimensions, plan_arrays
-from schemas.run import RunWriter
+from schemas.run_writer import RunWriter
 from tests.capture.captures import POSITIONS, SEQUENCES, capture
 from tests.capture.made_up import FACTS
 from tests.checkpoints import ARCHITECTURES

@@ -11,7 +11,7 @@ from capture.resume import LayerCheckpoints, make_durable
 from schemas import ENCODINGS
 from schemas.create import create_run
 from schemas.layout import Dimensions, plan_arrays
-from schemas.run import RunWriter
+from schemas.run_writer import RunWriter
 from tests.stores import run_info
 
 SHAPE = Dimensions(layers=3, sequences=4, positions=6, features=7)

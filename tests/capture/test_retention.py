@@ -18,7 +18,7 @@ from schemas import ENCODINGS, Run
 from schemas.create import create_run
 from schemas.layout import plan_arrays
 from schemas.retention import Retention, parse_retention
-from schemas.run import RunWriter
+from schemas.run_writer import RunWriter
 from tests.capture.captures import POSITIONS, SEQUENCES, capture, contents
 from tests.capture.made_up import FACTS
 from tests.capture.refused import refused

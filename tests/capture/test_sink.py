@@ -21,7 +21,7 @@ from schemas import ENCODINGS, Run
 from schemas.create import create_run
 from schemas.errors import CaptureError, StoreError
 from schemas.layout import Dimensions, plan_arrays
-from schemas.run import RunWriter
+from schemas.run_writer import RunWriter
 from tests.capture.made_up import FACTS
 from tests.stores import run_info
 

@@ -49,7 +49,7 @@ def test_a_layer_begins_when_the_one_before_is_committed(
     tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from capture.sink import Sink
-    from schemas.run import RunWriter
+    from schemas.run_writer import RunWriter
 
     events: list[tuple[str, int]] = []
     commit, begin = RunWriter.commit, Sink.begin

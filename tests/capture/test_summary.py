@@ -15,7 +15,7 @@ from capture.summary import summarise
 from schemas import ENCODINGS, Run
 from schemas.create import create_run
 from schemas.layout import Dimensions, plan_arrays
-from schemas.run import RunWriter
+from schemas.run_writer import RunWriter
 from tests.capture.captures import POSITIONS, SEQUENCES
 from tests.stores import run_info, write_store
 

@@ -14,7 +14,7 @@ from schemas.bits import ENCODINGS, Encoding
 from schemas.create import create_run
 from schemas.layout import Dimensions, plan_arrays
 from schemas.provenance import CorpusInfo, ModelInfo, RunInfo, SiteInfo, SoftwareInfo
-from schemas.run import RunWriter
+from schemas.run_writer import RunWriter
 
 SITES = ("ln_attn", "ln_mlp")
 

@@ -16,7 +16,7 @@ from schemas.bits import ENCODINGS
 from schemas.chunk_files import ChunkFiles
 from schemas.create import create_run
 from schemas.layout import Dimensions, plan_arrays
-from schemas.run import RunWriter
+from schemas.run_writer import RunWriter
 from tests.stores import run_info
 
 Array = np.ndarray[Any, Any]

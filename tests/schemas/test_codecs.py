@@ -16,7 +16,8 @@ from schemas.codecs import CODECS, DEFAULTS, PEAKS, codec_name, default_codec
 from schemas.create import create_run
 from schemas.errors import CorruptChunkError
 from schemas.layout import Dimensions, plan_arrays
-from schemas.run import Run, RunWriter
+from schemas.run import Run
+from schemas.run_writer import RunWriter
 from tests.schemas.conftest import patterns, run_info
 from tests.schemas.test_other_readers import READERS
 

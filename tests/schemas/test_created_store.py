@@ -19,7 +19,7 @@ from schemas.bits import ENCODINGS
 from schemas.create import create_run
 from schemas.errors import StoreError
 from schemas.layout import plan_arrays
-from schemas.run import RunWriter
+from schemas.run_writer import RunWriter
 
 MakeStore = Callable[..., Any]
 

@@ -15,7 +15,7 @@ from schemas import Run
 from schemas.bits import ENCODINGS
 from schemas.errors import CorruptChunkError, StoreError
 from schemas.layout import Dimensions, plan_arrays
-from schemas.run import RunWriter
+from schemas.run_writer import RunWriter
 from tests.buckets import Served, served_folder
 
 MakeStore = Callable[..., Any]

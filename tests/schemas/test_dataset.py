@@ -101,7 +101,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> tuple[xr.Dataset, Any]:
     """A dataset opened once, and its first site read whole, for many selections."""
     from schemas.create import create_run
     from schemas.layout import plan_arrays
-    from schemas.run import RunWriter
+    from schemas.run_writer import RunWriter
     from tests.schemas.conftest import patterns, run_info
 
     sizes = Dimensions(3, 2, 5, 7)

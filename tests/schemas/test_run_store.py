@@ -18,7 +18,8 @@ import pytest
 from schemas import Run
 from schemas.bits import ENCODINGS
 from schemas.layout import Dimensions
-from schemas.run import RunWriter, store_bytes
+from schemas.run import store_bytes
+from schemas.run_writer import RunWriter
 
 MakeStore = Callable[..., Any]
 
@@ -158,7 +159,7 @@ def test_processes_fill_disjoint_sequences_of_one_store(make_store: MakeStore) -
     made = make_store(commit=False)
     script = """
 import sys, numpy as np
-from schemas.run import RunWriter
+from schemas.run_writer import RunWriter
 writer, sequence = RunWriter(sys.argv[1]), int(sys.argv[2])
 for layer in range(3):
     for name in ("ln_attn", "ln_mlp"):

@@ -16,7 +16,7 @@ import zarr
 
 from schemas.create import remove_drafts
 from schemas.layout import Dimensions
-from schemas.run import RunWriter, is_being_written
+from schemas.run_writer import RunWriter, is_being_written
 
 MakeStore = Callable[..., Any]
 

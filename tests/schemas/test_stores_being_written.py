@@ -14,7 +14,8 @@ import numpy.typing as npt
 import pytest
 
 from schemas.errors import CorruptChunkError
-from schemas.run import Run, RunWriter, store_bytes
+from schemas.run import Run, store_bytes
+from schemas.run_writer import RunWriter
 
 MakeStore = Callable[..., Any]
 

@@ -27,7 +27,8 @@ from analyze.statistics.selection import Selection
 from analyze.statistics.source_digest import source_digest
 from analyze.thresholds.answers import answer
 from analyze.thresholds.question import ask
-from schemas.run import Run, RunWriter
+from schemas.run import Run
+from schemas.run_writer import RunWriter
 from tests.stores import as_stored, write_store
 
 VALUES = {"ln_attn": np.random.default_rng(3).normal(0, 5, (2, 3, 4, 6)).astype(np.float32)}

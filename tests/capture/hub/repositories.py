@@ -10,7 +10,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from schemas import Run
-from schemas.run import RunWriter
+from schemas.run_writer import RunWriter
 
 MODEL, FLAGS = "tiny/Qwen3-Tiny", ("--sequences", 2, "--length", 32, "-q")
 FINEWEB = "HuggingFaceFW/fineweb-edu"
