@@ -61,17 +61,22 @@ def _patterns(piece: Piece, array: str, nearest: bool) -> Patterns:
 
 
 @dataclass(frozen=True)
-class BlockExceedances(Exceedances):
-    """``Exceedances`` of blocks, under the name of their first site."""
+class _OfBlocks:
+    """What a statistic of blocks is told beside its own parameters: the arrays of the layer's other sites."""
 
     others: tuple[str, ...] = ()
-
-    name: ClassVar[str] = "block-exceedances"
-    bytes_per_value: ClassVar[int] = 40
 
     @property
     def beside(self) -> tuple[str, ...]:
         return self.others
+
+
+@dataclass(frozen=True)
+class BlockExceedances(_OfBlocks, Exceedances):
+    """``Exceedances`` of blocks, under the name of their first site."""
+
+    name: ClassVar[str] = "block-exceedances"
+    bytes_per_value: ClassVar[int] = 40
 
     def chunk(self, piece: Piece) -> Partial:
         block = block_of(piece, self.others)
@@ -81,34 +86,22 @@ class BlockExceedances(Exceedances):
 
 
 @dataclass(frozen=True)
-class BlockPositionHits(PositionHits):
+class BlockPositionHits(_OfBlocks, PositionHits):
     """``PositionHits`` of blocks, under the name of their first site."""
-
-    others: tuple[str, ...] = ()
 
     name: ClassVar[str] = "block-position-hits"
     bytes_per_value: ClassVar[int] = 40
-
-    @property
-    def beside(self) -> tuple[str, ...]:
-        return self.others
 
     def chunk(self, piece: Piece) -> Partial:
         return super().chunk(block_of(piece, self.others))
 
 
 @dataclass(frozen=True)
-class BlockTopValues(TopValues):
+class BlockTopValues(_OfBlocks, TopValues):
     """``TopValues`` of blocks, under the name of their first site."""
-
-    others: tuple[str, ...] = ()
 
     name: ClassVar[str] = "block-top-values"
     bytes_per_value: ClassVar[int] = 64
-
-    @property
-    def beside(self) -> tuple[str, ...]:
-        return self.others
 
     def chunk(self, piece: Piece) -> Partial:
         return super().chunk(block_of(piece, self.others, nearest=True))

@@ -38,7 +38,6 @@ class Exceedances(Statistic):
     magnitudes: tuple[str, ...]
 
     name: ClassVar[str] = "exceedances"
-    version: ClassVar[int] = 2
     bytes_per_value: ClassVar[int] = 0
 
     @property

@@ -40,7 +40,6 @@ class ExpertHits(Statistic):
     experts: int
 
     name: ClassVar[str] = "expert-hits"
-    version: ClassVar[int] = 2
     needs: ClassVar[tuple[str, ...]] = ("expert_id",)
     bytes_per_value: ClassVar[int] = 10
 

@@ -32,7 +32,6 @@ class PositionHits(Statistic):
     positions: int
 
     name: ClassVar[str] = "position-hits"
-    version: ClassVar[int] = 2
     bytes_per_value: ClassVar[int] = 10
 
     @property

@@ -126,7 +126,6 @@ class Reduction(ABC):
     """
 
     name: ClassVar[str]
-    version: ClassVar[int] = 1
     keeps: ClassVar[frozenset[str]] = frozenset({"site", "layer"})
     in_parts: ClassVar[bool] = True
     needs: ClassVar[tuple[str, ...]] = ()
@@ -134,8 +133,8 @@ class Reduction(ABC):
 
     @property
     def definition(self) -> dict[str, Any]:
-        """All that decides its numbers, as JSON takes it: its name, version and parameters."""
-        return {"name": self.name, "version": self.version, **dataclasses.asdict(self)}  # type: ignore[call-overload]
+        """All that decides its numbers, as JSON takes it: its name and parameters."""
+        return {"name": self.name, **dataclasses.asdict(self)}  # type: ignore[call-overload]
 
     @property
     def least_magnitude(self) -> Fraction | None:

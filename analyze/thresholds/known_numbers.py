@@ -28,7 +28,7 @@ def known_numbers(
     ``measure`` leaves nothing out that could not be read. ``cache``: False neither finds nor keeps.
     """
     kept = Cache(run, plan.chosen, cache)
-    definition = {"name": name, "version": 1, "question": asdict(plan.question), "parameters": parameters}
+    definition = {"name": name, "question": asdict(plan.question), "parameters": parameters}
     held = kept.find_arrays(definition)
     if held is not None:
         return held

@@ -49,7 +49,6 @@ def _definition(plan: Plan) -> dict[str, Any]:
     """All that decides the numbers beside the store and what is chosen of it."""
     return {
         "name": "survival",
-        "version": 1,
         "layer_unit": plan.question.definition.layer_unit,
         "scope": plan.question.definition.scope,
         "layers_needed": plan.layers_needed,

@@ -39,7 +39,7 @@ def known_tally(
     if plan.count_engine == "peaks" and not plan.question.details:
         return measure()
     kept = Cache(run, plan.chosen, cache)
-    definition = {"name": "tally", "version": 2, "question": asdict(plan.question), "by_count": plan.by_count}
+    definition = {"name": "tally", "question": asdict(plan.question), "by_count": plan.by_count}
     held = kept.find_arrays(definition)
     if held is not None:
         return _measured(plan, held)
