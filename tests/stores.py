@@ -24,7 +24,7 @@ from schemas.provenance import CorpusInfo, ModelInfo, NormInfo, RunInfo, SiteInf
 from schemas.run_writer import RunWriter
 from schemas.token_text import TOKEN_TEXT, stored_token_text
 
-__all__ = ["COMMAND", "as_stored", "decoded_values", "run_info", "write_store"]
+__all__ = ["COMMAND", "as_stored", "changed_info", "decoded_values", "run_info", "write_store"]
 
 Array = npt.NDArray[Any]
 
@@ -186,3 +186,17 @@ def _floored(values: Array, floor: Fraction) -> Array:
 def _largest(values: Array, axis: int) -> Array:
     """Largest magnitude along an axis; a NaN counts as 0."""
     return np.where(np.isnan(values), np.float32(0), np.abs(values)).max(axis=axis)
+
+
+def changed_info(**changes: Any) -> RunInfo:
+    """What a made-up run says about itself, with other values of keys of its corpus or model, or other ``bits``."""
+    info = run_info(Dimensions(2, 3, 8, 4), ["ln_attn", "ln_mlp"])
+    corpus = {k: v for k, v in changes.items() if k in type(info.corpus).model_fields}
+    model = {k: v for k, v in changes.items() if k in type(info.model).model_fields}
+    return info.model_copy(
+        update={
+            "corpus": info.corpus.model_copy(update=corpus),
+            "model": info.model.model_copy(update=model),
+            **({"bits": changes["bits"]} if "bits" in changes else {}),
+        }
+    )

@@ -17,8 +17,6 @@ from hypothesis import strategies as st
 from analyze import answer, ask, compare, diff, emergence
 from analyze.between.difference import diff as diff_runs
 from analyze.between.emergence import FROM_PEAKS, FROM_SLICES, family_of
-from analyze.between.protocol import protocol_aspects
-from analyze.between.published import PROTOCOLS, find_published, published_rows
 from analyze.between.tables import diff_tables, emergence_table
 from analyze.formats import FORMATS
 from analyze.statistics.feature_hits import FeatureHits
@@ -26,13 +24,11 @@ from analyze.statistics.measure import measure
 from analyze.tables.likeness import comparison_notes
 from analyze.thresholds.plan import make_plan
 from schemas.errors import InputError, StoreError
-from schemas.layout import Dimensions
-from schemas.provenance import RunInfo
 from schemas.run import Run
 from tests.analyze.conftest import Command
 from tests.analyze.oracle import expected
 from tests.analyze.worlds import ENCODINGS, PRESETS, World, stored, worlds
-from tests.stores import run_info, write_store
+from tests.stores import changed_info, write_store
 
 Array = npt.NDArray[Any]
 Unit = tuple[int, ...]
@@ -177,20 +173,6 @@ def test_a_feature_that_is_not_there(noisy_store: Path) -> None:
         measure(Run(noisy_store), [FeatureHits(12, "6")])
 
 
-def facts(**changes: Any) -> RunInfo:
-    """Attributes of a run; keys of the corpus or the model, or ``bits``."""
-    info = run_info(Dimensions(2, 3, 8, 4), ["ln_attn", "ln_mlp"])
-    corpus = {k: v for k, v in changes.items() if k in type(info.corpus).model_fields}
-    model = {k: v for k, v in changes.items() if k in type(info.model).model_fields}
-    return info.model_copy(
-        update={
-            "corpus": info.corpus.model_copy(update=corpus),
-            "model": info.model.model_copy(update=model),
-            **({"bits": changes["bits"]} if "bits" in changes else {}),
-        }
-    )
-
-
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
@@ -212,7 +194,7 @@ def facts(**changes: Any) -> RunInfo:
 )
 def test_notes_say_what_is_not_alike(noisy_store: Path, changes: dict[str, Any], told: list[str]) -> None:
     plan = make_plan(Run(noisy_store), ask("6"))
-    notes = comparison_notes([facts(), facts(**changes)], [plan, plan], ["a", "b"])
+    notes = comparison_notes([changed_info(), changed_info(**changes)], [plan, plan], ["a", "b"])
     assert len(notes) == len(told)
     assert all(note.startswith(start) for note, start in zip(notes, told, strict=True))
 
@@ -250,55 +232,6 @@ def test_compare_says_what_each_answer_says(noisy_store: Path, tmp_path: Path) -
         compare([])
 
 
-def test_the_published_tables_are_whole() -> None:
-    rows = {row.name: row for row in published_rows()}
-    assert len(rows) == len(published_rows()) == 12 + 10
-    assert {row.table for row in rows.values()} == set(PROTOCOLS)
-    mixtral = rows["Mixtral-8x7B"]
-    assert (mixtral.outliers, mixtral.mean_layer_percent, mixtral.mean_position_percent) == (4635, 50.2, 37.4)
-    assert (rows["GPT-OSS-20B"].experts, rows["GPT-OSS-20B"].experts_printed) == (32, 128)
-    assert "prints 128 experts; its configuration says 32" in (rows["GPT-OSS-20B"].correction or "")
-    assert [name for name, row in rows.items() if row.correction] == ["GPT-OSS-20B"]
-    gpt2 = rows["gpt2"]
-    assert (gpt2.outliers, gpt2.perplexity, gpt2.quartiles) == (1, 33.5, (-8, -7, -6))
-    assert sum(row.outliers for row in rows.values() if row.table == "moe_table.csv" and row.experts) == 8917
-    assert all(row.perplexity is None for row in rows.values() if row.table == "moe_table.csv")
-
-
-@pytest.mark.parametrize(
-    ("id", "name", "found"),
-    [
-        ("openai/gpt-oss-20b", "mine", "GPT-OSS-20B"),
-        ("OPENAI/GPT-OSS-20B", "mine", "GPT-OSS-20B"),
-        ("checkpoints/Qwen3-30B-A3B", "x", "Qwen3-30B"),
-        ("somewhere", "gpt2-xl", "gpt2-xl"),
-        ("KoboldAI/fairseq-dense-13B", "fairseq-13B", "fairseq-13B"),
-        ("tests/tiny", "tiny", None),
-    ],
-)
-def test_a_published_row_is_found(id: str, name: str, found: str | None) -> None:
-    row = find_published(facts(id=id, name=name).model)
-    assert (row and row.name) == found
-
-
-def test_differences_in_protocol_are_spelled_out(noisy_store: Path) -> None:
-    plan = make_plan(Run(noisy_store), ask("6"))
-    (olmoe,) = [row for row in published_rows() if row.name == "OLMoE-1B-7B"]
-    info = facts(source="HuggingFaceFW/fineweb-edu")
-    aspects = {aspect.name: aspect for aspect in protocol_aspects(olmoe, info, plan)}
-    assert list(aspects) == ["text", "tokens", "sequence length", "sites", "precision", "counting"]
-    assert {name: aspect.same for name, aspect in aspects.items()} == {
-        "text": "no",
-        "tokens": "no",
-        "sequence length": "no",
-        "sites": "yes",
-        "precision": "yes",
-        "counting": "no",
-    }
-    (gpt2,) = [row for row in published_rows() if row.name == "gpt2"]
-    assert {a.same for a in protocol_aspects(gpt2, facts(), plan) if a.name != "counting"} == {"not known"}
-
-
 def test_families_are_grouped_and_ordered(tmp_path: Path) -> None:
     values = {"ln_attn": np.full((2, 2, 4, 3), 7, np.float32)}
     models = [("m3", "org/m3", "a", 30), ("m1", "org/m1", "a", 10), ("x", "./x", "a", 20), ("y", "org/y", "b", 5)]
@@ -317,7 +250,7 @@ def test_families_are_grouped_and_ordered(tmp_path: Path) -> None:
     none = emergence(stores, 100)
     assert none.largest_feature.values.tolist() == [-1] * 4
     assert np.isnan(none.median_magnitude).all()
-    assert family_of(facts(id="/models/x", model_type="llama").model) == "llama"
+    assert family_of(changed_info(id="/models/x", model_type="llama").model) == "llama"
 
 
 VIEWS = [

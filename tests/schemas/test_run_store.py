@@ -182,9 +182,9 @@ def test_what_a_killed_writer_left_half_written_is_swept_by_the_next_alone(make_
     leftover.write_bytes(b"half")
     Run(made.path)
     assert leftover.exists()
-    script = "import sys; from schemas.run_writer import RunWriter; w = RunWriter(sys.argv[1]); print('open', flush=True); input()"
+    script = "import sys; from schemas.run_writer import RunWriter; w = RunWriter(sys.argv[1]); print('open'); input()"
     with subprocess.Popen(
-        [sys.executable, "-c", script, str(made.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-u", "-c", script, str(made.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"open\n"
