@@ -246,11 +246,14 @@ def _results(arguments: argparse.Namespace) -> Iterator[str]:
     progress = silent_progress if arguments.quiet else shown_progress
     resources = resources_of(arguments)
     if arguments.report is not None or arguments.plots is not None:
-        seen = written_overview(arguments, knobs, progress)
+        seen, answered = written_overview(arguments, knobs, progress)
         if arguments.report is not None and arguments.format == "json":
             from analyze.overviews.document import json_text
 
             return iter([json_text(seen)])
+        of = {(result.store, result.magnitude): result for result in answered}
+        results = [of[store, magnitude] for store in arguments.store for magnitude in question.magnitudes]
+        return render(results, arguments.format, arguments.features)
     one = len(arguments.store) * len(question.magnitudes) == 1
     listed = lists_features(arguments.format, arguments.features, one)
     results = [

@@ -28,7 +28,7 @@ from schemas.errors import InputError
 from schemas.provenance import ModelInfo
 from schemas.run import Run
 
-__all__ = ["emergence", "emergence_of", "family_of", "median_magnitude"]
+__all__ = ["emergence", "emergence_of", "family_of", "median_magnitude", "median_of"]
 
 FROM_SLICES = "slices: median of |x| over the feature's hits in all cells"
 FROM_PEAKS = "peaks: median, over the positions that it hits, of its largest |x| in any cell"
@@ -83,9 +83,13 @@ def emergence(
 
 
 def emergence_of(
-    firsts: Sequence[Result], families: Mapping[str, str] | None, progress: Progress, resources: Resources
+    firsts: Sequence[Result],
+    families: Mapping[str, str] | None,
+    progress: Progress,
+    resources: Resources,
+    medians: Sequence[Mapping[int, float | None]] = (),
 ) -> xr.Dataset:
-    """The same of a result of each run, all at one magnitude."""
+    """The same of a result of each run, all at one magnitude; ``medians`` of each run's features, from peaks."""
     labels = run_labels([[first] for first in firsts])
     named = dict(families or {})
     if unknown := [name for name in named if name not in labels]:
@@ -98,7 +102,7 @@ def emergence_of(
     )
     columns: dict[str, list[Any]] = {}
     for i in order:
-        for name, value in _measured(firsts[i], progress, resources).items():
+        for name, value in _measured(firsts[i], progress, resources, medians[i] if medians else {}).items():
             columns.setdefault(name, []).append(value)
     axes = {
         "family": [kinds[i] for i in order],
@@ -123,9 +127,16 @@ def emergence_of(
     )
 
 
-def _measured(result: Result, progress: Progress, resources: Resources) -> dict[str, Any]:
+def _measured(
+    result: Result, progress: Progress, resources: Resources, medians: Mapping[int, float | None]
+) -> dict[str, Any]:
     largest = next(result.features(1), None)
-    median, where = (np.nan, "") if largest is None else median_magnitude(result, largest.feature, progress, resources)
+    if largest is None:
+        median, where = np.nan, ""
+    elif result.detail is None and (known := medians.get(largest.feature)) is not None:
+        median, where = known, FROM_PEAKS
+    else:
+        median, where = median_magnitude(result, largest.feature, progress, resources)
     return {
         "perplexity": np.nan if result.perplexity.value is None else result.perplexity.value,
         "outliers": result.outliers,
@@ -173,7 +184,7 @@ def median_magnitude(
     def measured() -> Numbers:
         held = [peaks.position[:, feature] for peaks in peak_source(run, union, progress, resources)()]
         values = np.concatenate(held)
-        return {"median": np.array(_median(np.sort(values[values >= pattern]), plan.encoding))}
+        return {"median": np.array(median_of(np.sort(values[values >= pattern]), plan.encoding))}
 
     if union.count_engine == "peaks" or resources.skip_corrupt:  # quick, or not of all the data
         return float(measured()["median"]), FROM_PEAKS
@@ -187,7 +198,8 @@ def _union(run: Run, plan: Plan) -> Plan:
     return make_plan(run, replace(plan.question, definition=definition))
 
 
-def _median(ascending: npt.NDArray[Any], encoding: Encoding) -> float:
+def median_of(ascending: npt.NDArray[Any], encoding: Encoding) -> float:
+    """The median of some sorted sign-cleared patterns: exact, rounded once; infinity where it is."""
     low, high = (int(ascending[(ascending.size - 1 + up) // 2]) for up in (0, 1))
     if high >= encoding.infinity:
         return float("inf")

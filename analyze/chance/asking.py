@@ -7,6 +7,7 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import xarray as xr
 
 from analyze.chance.growth import (
@@ -36,7 +37,7 @@ __all__ = ["PERMUTATIONS", "SEED", "null", "overlap", "saturation"]
 
 PERMUTATIONS = 1_000
 SEED = 20_220_815
-_ORDERS = 1_000
+ORDERS = 1_000
 MAX_PERMUTATIONS = 100_000
 
 
@@ -188,7 +189,7 @@ def saturation(
     run: AnyRun,
     magnitudes: Magnitudes = 6,
     *,
-    orders: int = _ORDERS,
+    orders: int = ORDERS,
     seed: int = SEED,
     progress: Progress = silent_progress,
     resources: Resources = DEFAULT_RESOURCES,
@@ -218,8 +219,6 @@ def saturation(
     found = known_numbers(store, plan, given.cache, "saturation", measured, orders=orders, seed=seed)
     of = list(plan.threshold_of)
     means = found["unique_features"][of]
-    drawn = np.arange(1, len(plan.sequences) + 1)
-    whole_tokens = drawn * sum(plan.positions_of)
     axes = ("magnitude", "drawn")
     return xr.Dataset(
         {
@@ -230,12 +229,18 @@ def saturation(
         },
         {
             **_magnitudes(question),
-            "drawn": drawn,
-            "tokens": ("drawn", whole_tokens / drawn.size if plan.uneven else whole_tokens // drawn.size),
+            "drawn": np.arange(1, len(plan.sequences) + 1),
+            "tokens": ("drawn", list(drawn_tokens(plan))),
             "bound": ["low", "high"],
         },
         {**_about(store, plan), "orders": orders, "seed": seed},
     )
+
+
+def drawn_tokens(plan: Plan) -> tuple[float, ...]:
+    """Tokens looked at in n of the sequences, n from 1: the mean over all choices of n where sequences differ."""
+    size, total = len(plan.sequences), sum(plan.positions_of)
+    return tuple(n * total / size if plan.uneven else n * total // size for n in range(1, size + 1))
 
 
 def _planned(run: AnyRun, magnitudes: Magnitudes, knobs: dict[str, Any], flag: str) -> tuple[Run, Question, Plan]:
@@ -256,7 +261,14 @@ def _growth(store: Run, plan: Plan, orders: int, seed: int, progress: Progress, 
         levels = take_levels(plan, peak_source(store, plan, progress, resources))
         met, outliers, nonfinite = met_alone(plan, levels), first_sequences(plan, levels), levels.nonfinite
     refuse_zero_with_nan(store, plan, nonfinite)
-    thresholds = range(len(plan.thresholds))
+    return growth_numbers(met, outliers, orders, seed)
+
+
+def growth_numbers(
+    met: npt.NDArray[np.bool_], outliers: npt.NDArray[np.int64], orders: int = ORDERS, seed: int = SEED
+) -> Numbers:
+    """By threshold what ``saturation`` says, of ``met`` (sequence, feature, threshold) and outliers (n, threshold)."""
+    thresholds = range(met.shape[2])
     return {
         "unique_features": np.array([subset_means(met[:, :, t]) for t in thresholds]),
         "unique_interval": subset_intervals(met, orders, seed),

@@ -12,7 +12,15 @@ from analyze.chance.levels import Levels
 from analyze.thresholds.counting import CountSource, SequenceCounts, added, ruled
 from analyze.thresholds.plan import Plan
 
-__all__ = ["counted_growth", "first_sequences", "met_alone", "pair_counts", "subset_intervals", "subset_means"]
+__all__ = [
+    "counted_growth",
+    "first_met",
+    "first_sequences",
+    "met_alone",
+    "pair_counts",
+    "subset_intervals",
+    "subset_means",
+]
 
 Counts = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -97,27 +105,30 @@ def first_sequences(plan: Plan, levels: Levels) -> Counts:
 
     Shares are taken of what n sequences hold: of all their tokens where positions are pooled.
     """
+    if plan.question.definition.scope != "pooled":
+        return first_met(plan, met_alone(plan, levels))
     sequences, _, features = levels.layers.shape
     thresholds = range(levels.positions.shape[2])
-    definition, share = plan.question.definition, plan.question.positions
     found = np.empty((sequences, len(thresholds)), np.int64)
     largest = np.zeros_like(levels.layers[0])
     positions = np.zeros((features, len(thresholds)), np.int64)
-    times = np.zeros((features, len(thresholds)), np.int64)
-    met_in = met_alone(plan, levels)
     for n in range(1, sequences + 1):
         largest = np.maximum(largest, levels.layers[n - 1])
         positions = positions + levels.positions[n - 1]
-        pooled = positions >= share.of(sum(plan.positions_of[:n]))
-        times += met_in[n - 1]
+        pooled = positions >= plan.question.positions.of(sum(plan.positions_of[:n]))
         for t in thresholds:
-            if definition.scope == "pooled":
-                met = ((largest > t).sum(axis=0) >= plan.layers_needed) & pooled[:, t]
-                found[n - 1, t] = met.sum()
-            elif definition.sequence_share is None:
-                found[n - 1, t] = times[:, t].sum()
-            else:
-                found[n - 1, t] = (times[:, t] >= math.ceil(definition.sequence_share * n)).sum()
+            found[n - 1, t] = (((largest > t).sum(axis=0) >= plan.layers_needed) & pooled[:, t]).sum()
+    return found
+
+
+def first_met(plan: Plan, met: Bools) -> Counts:
+    """The same where sequences are not pooled, from (sequence, feature, threshold) of those that each meets alone."""
+    share = plan.question.definition.sequence_share
+    found = np.empty((len(met), met.shape[2]), np.int64)
+    times = np.zeros(met.shape[1:], np.int64)
+    for n, own in enumerate(met, start=1):
+        times += own
+        found[n - 1] = times.sum(axis=0) if share is None else (times >= math.ceil(share * n)).sum(axis=0)
     return found
 
 

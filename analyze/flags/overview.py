@@ -12,6 +12,7 @@ from analyze.flags.passes import resources_of
 if TYPE_CHECKING:
     from analyze.overviews.results import Overview
     from analyze.progress import Progress
+    from analyze.thresholds.results import Result
 
 __all__ = ["OVERVIEW_EXAMPLES", "add_overview_flags", "written_overview"]
 
@@ -38,12 +39,14 @@ def add_overview_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def written_overview(arguments: argparse.Namespace, knobs: Mapping[str, Any], progress: Progress) -> Overview:
-    """What was written, as --report, --plots or both ask.
+def written_overview(
+    arguments: argparse.Namespace, knobs: Mapping[str, Any], progress: Progress
+) -> tuple[Overview, list[Result]]:
+    """What was written, as --report, --plots or both ask, and the answers that it rests on, magnitudes ascending.
 
     Raises, before any store is read, InputError where a file cannot be written, or for want of a library.
     """
-    from analyze.overviews.asking import FEATURES, overview
+    from analyze.overviews.asking import FEATURES, answered_overview
 
     if arguments.report is not None:
         from analyze.report.charts import library
@@ -57,7 +60,7 @@ def written_overview(arguments: argparse.Namespace, knobs: Mapping[str, Any], pr
 
         require_matplotlib()
         require_folder(arguments.plots)
-    seen = overview(
+    seen, results = answered_overview(
         arguments.store,
         arguments.magnitude,
         features=FEATURES if arguments.features is None else min(arguments.features, 10 * FEATURES),
@@ -68,7 +71,7 @@ def written_overview(arguments: argparse.Namespace, knobs: Mapping[str, Any], pr
     for line in _written(arguments, seen):
         if not arguments.quiet:
             print(f"analyze: {line}", file=sys.stderr, flush=True)
-    return seen
+    return seen, results
 
 
 def _written(arguments: argparse.Namespace, seen: Overview) -> list[str]:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from importlib import metadata
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from analyze.between.emergence import emergence_of
-from analyze.chance.asking import saturation
+from analyze.chance.asking import drawn_tokens, growth_numbers, saturation
+from analyze.chance.growth import first_met
+from analyze.chance.levels import MAX_LEVELS
 from analyze.opened import path_of
 from analyze.overviews.features import feature_views, listed_features
+from analyze.overviews.ladders import climb
 from analyze.overviews.lattice import LEAST_LAYERS, LEAST_POSITIONS, share_steps, take_lattice
 from analyze.overviews.results import (
     Absent,
@@ -35,14 +39,16 @@ from analyze.tables.columns import MODEL_COLUMNS, RUN_COLUMNS
 from analyze.tables.likeness import comparison_notes
 from analyze.tables.names import compared
 from analyze.tables.wording import definition_words, notes, shares_words
-from analyze.thresholds.answers import answer
+from analyze.thresholds.answers import answer, peak_source
 from analyze.thresholds.asking import AnyRun, Magnitudes, magnitude_words
+from analyze.thresholds.plan import Plan
 from analyze.thresholds.question import Question, ask
 from analyze.thresholds.results import Result
+from analyze.thresholds.tally import Tally
 from schemas.errors import InputError
 from schemas.run import Run, is_url, store_bytes
 
-__all__ = ["MAX_MAGNITUDES", "overview"]
+__all__ = ["MAX_MAGNITUDES", "answered_overview", "overview"]
 
 MAX_MAGNITUDES = 256
 """Most magnitudes of one overview."""
@@ -75,6 +81,22 @@ def overview(
     >>> seen.stores[0].features[0].feature, seen.stores[0].features[0].experts.absent[:24]
     (2, 'The model has no experts')
     """
+    return answered_overview(
+        runs, magnitudes, chosen=chosen, features=features, progress=progress, resources=resources, **knobs
+    )[0]
+
+
+def answered_overview(
+    runs: AnyRun | Iterable[AnyRun],
+    magnitudes: Magnitudes,
+    *,
+    chosen: str | float | Fraction | None = None,
+    features: int = FEATURES,
+    progress: Progress = silent_progress,
+    resources: Resources = DEFAULT_RESOURCES,
+    **knobs: Any,
+) -> tuple[Overview, list[Result]]:
+    """The same, and the answers that it rests on, by run and ascending magnitude."""
     one = isinstance(runs, str | os.PathLike | Run | xr.Dataset)
     paths = [path_of(run) for run in ([runs] if one else runs)]  # type: ignore[union-attr, arg-type]
     question = _question(paths, magnitudes, knobs)
@@ -95,12 +117,16 @@ def overview(
             StoreView(
                 facts=_facts(run, found[0], label),
                 sweep=tuple(_point(result) for result in found),
-                coverage=lattice.coverage(tally.units, position_shares),
+                coverage=lattice.coverage(
+                    tally.units,
+                    position_shares,
+                    climb(plan, layer_shares, position_shares, peak_source(run, plan, progress, resources)),
+                ),
                 phase=lattice.phase_map(),
-                features=feature_views(run, question, place, listed, progress, resources),
+                features=feature_views(run, question, listed, progress, resources),
                 curves=unless_absent(lambda: curves(run, plan, progress, resources)),  # noqa: B023
                 positions=unless_absent(lambda: position_profile(run, plan, progress, resources)),  # noqa: B023
-                saturation=unless_absent(lambda: _saturation(run, question, knobs, progress, resources)),  # noqa: B023
+                saturation=unless_absent(lambda: _saturation(run, tally, plan, knobs, progress, resources)),  # noqa: B023
                 quantisation=unless_absent(
                     lambda: quantisation_view(run, plan, label, progress, resources)  # noqa: B023
                 ),
@@ -129,13 +155,15 @@ def overview(
         words=definition_words(plans[0], "the magnitude"),
         notes=tuple(notes([result for found in results for result in found])),
     )
-    return Overview(
+    medians = [{view.feature: view.median_magnitude[place] for view in store.features} for store in stores]
+    seen = Overview(
         made_by=f"outlier-features {metadata.version('outlier-features')}",
         asked=asked,
         stores=tuple(stores),
-        emergence=_emergence([found[place] for found in results], progress, resources),
+        emergence=_emergence([found[place] for found in results], medians, progress, resources),
         notes=tuple(comparison_notes(infos, plans, labels)),
     )
+    return seen, [result for found in results for result in found]
 
 
 def _question(paths: Sequence[str], magnitudes: Magnitudes, knobs: dict[str, Any]) -> Question:
@@ -230,22 +258,39 @@ def _point(result: Result) -> SweepPoint:
 
 
 def _saturation(
-    run: Run, question: Question, knobs: dict[str, Any], progress: Progress, resources: Resources
+    run: Run, tally: Tally, plan: Plan, knobs: dict[str, Any], progress: Progress, resources: Resources
 ) -> Saturation:
-    magnitudes = ",".join(decimal_text(m) for m in question.magnitudes)
-    found = saturation(run, magnitudes, progress=progress, resources=resources, **knobs)
+    """Growth with sequences, from what each meets alone; where that does not say it, by another pass."""
+    question = plan.question
+    if question.definition.scope == "pooled" or len(plan.thresholds) > MAX_LEVELS:
+        magnitudes = ",".join(decimal_text(m) for m in question.magnitudes)
+        found = saturation(run, magnitudes, progress=progress, resources=resources, **knobs)
+        return Saturation(
+            tokens=tuple(found.tokens.values.tolist()),
+            unique_features=tuple(map(tuple, found.unique_features.values.tolist())),
+            interval=tuple(tuple((low, high) for low, high in rows) for rows in found.unique_interval.values.tolist()),
+            outliers=tuple(map(tuple, found.outliers.values.tolist())),
+        )
+    met = np.stack([tally.met_alone(t, pattern) for t, pattern in enumerate(plan.thresholds)], axis=2)
+    held = growth_numbers(met, first_met(plan, met))
+    unique, interval, outliers = (held[name].tolist() for name in ("unique_features", "unique_interval", "outliers"))
     return Saturation(
-        tokens=tuple(found.tokens.values.tolist()),
-        unique_features=tuple(map(tuple, found.unique_features.values.tolist())),
-        interval=tuple(tuple((low, high) for low, high in rows) for rows in found.unique_interval.values.tolist()),
-        outliers=tuple(map(tuple, found.outliers.values.tolist())),
+        tokens=drawn_tokens(plan),
+        unique_features=tuple(tuple(unique[t]) for t in plan.threshold_of),
+        interval=tuple(tuple((low, high) for low, high in interval[t]) for t in plan.threshold_of),
+        outliers=tuple(tuple(outliers[t]) for t in plan.threshold_of),
     )
 
 
-def _emergence(firsts: Sequence[Result], progress: Progress, resources: Resources) -> Emergence | Absent:
+def _emergence(
+    firsts: Sequence[Result],
+    medians: Sequence[Mapping[int, float | None]],
+    progress: Progress,
+    resources: Resources,
+) -> Emergence | Absent:
     if len(firsts) < 2:
         return Absent("Emergence is seen between models: name several stores.")
-    found = unless_absent(lambda: emergence_of(firsts, None, progress, resources))
+    found = unless_absent(lambda: emergence_of(firsts, None, progress, resources, medians))
     if isinstance(found, Absent):
         return found
     names = tuple(str(name) for name in (*found.coords, *found.data_vars))

@@ -13,17 +13,15 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from analyze.overviews.ladders import LISTED, Climb, Ladders, first_by_ladder, positions_needed
 from analyze.overviews.results import ShareStep
 from analyze.thresholds.plan import Plan
 from analyze.thresholds.units import Units
 
-__all__ = ["LISTED", "Exact", "columns", "held_lengths"]
+__all__ = ["Exact", "columns", "held_lengths"]
 
 Counts = npt.NDArray[np.int64]
 Exact = Literal["listed", "all", "none"]
-
-LISTED = 200
-"""How many units a page lists."""
 
 
 @dataclass(frozen=True)
@@ -46,16 +44,28 @@ def held_lengths(units: Units, plan: Plan) -> Counts:
 
 
 def columns(
-    units: Units, plan: Plan, shares: Sequence[ShareStep], exact: Exact, first: Counts
+    units: Units, plan: Plan, shares: Sequence[ShareStep], exact: Exact, first: Counts, climb: Climb | None = None
 ) -> list[npt.NDArray[np.int64]]:
-    """Nine lists of numbers as ``Coverage`` says; ``first``: rows of ``units`` that are listed whatever their peaks."""
+    """Twelve lists of numbers as ``Coverage`` says; ``first``: rows of ``units`` that are listed whatever their peaks.
+
+    ``climb`` gives ladders, and units are then listed by critical magnitude at all shares; None: by peak.
+    """
     sequence = np.zeros_like(units.feature) if units.sequence is None else units.sequence
     order = np.lexsort((sequence, units.feature))
     feature, row = units.feature[order], np.searchsorted(plan.sequences, sequence[order])
     row = row if units.sequence is not None else np.zeros_like(row)
     lengths, peak = held_lengths(units, plan)[order], units.peak[order].astype(np.int64)
     made = list(_columns(units, plan, shares, order, lengths))
-    if exact == "listed":
+    chosen, climbing = np.arange(order.size if exact == "all" else 0), np.zeros(0, np.int64)
+    ladders: list[Counts] = [np.zeros(0, np.int64)] * 2
+    if climb is not None and made:
+        climbing = _first_by_critical(made, order.size)
+        found = climb(row[climbing], feature[climbing])
+        kept = first_by_ladder(found, plan.thresholds[0])
+        climbing = climbing[kept]
+        ladders = _descents(found, kept, plan.thresholds[0])
+        chosen = chosen if exact == "all" else climbing
+    elif exact == "listed":
         wanted = np.zeros(order.size, np.bool_)
         wanted[np.argsort(order)[first]] = True
         by_peak = np.empty_like(order)
@@ -63,8 +73,6 @@ def columns(
         for column in made:
             wanted[_first_at_some_shares(column, by_peak)] = True
         chosen = np.flatnonzero(wanted)
-    else:
-        chosen = np.arange(order.size if exact == "all" else 0)
     return [
         row.astype(np.int64),
         np.diff(feature, prepend=0),
@@ -74,6 +82,8 @@ def columns(
         peak[chosen],
         _rests(made, chosen, lengths),
         np.concatenate([_sums(column) for column in made]) if made and exact == "listed" else np.zeros(0, np.int64),
+        np.diff(np.searchsorted(chosen, climbing), prepend=0),
+        *ladders,
     ]
 
 
@@ -98,7 +108,7 @@ def _steps(positions: Counts, totals: Counts, shares: Sequence[ShareStep]) -> tu
     """How many of the shares each count meets, and how much it is above what the last of those needs."""
     steps, rest = np.zeros_like(positions), positions.copy()
     for total in np.unique(totals[totals > 0]).tolist():
-        needed = np.array([0, *(-(-share.numerator * total // share.denominator) for share in shares)], np.int64)
+        needed = np.array([0, *positions_needed(shares, total)], np.int64)
         same = totals == total
         steps[same] = np.searchsorted(needed[1:], positions[same], side="right")
         rest[same] -= needed[steps[same]]
@@ -119,6 +129,39 @@ def _differences(made: Sequence[_Column], size: int) -> list[Counts]:
             lists[1].append(column.steps)
         layers[column.units], steps[column.units] = column.layers, column.steps
     return [np.concatenate([np.zeros(0, np.int64), *some]) for some in lists]
+
+
+def _first_by_critical(made: Sequence[_Column], size: int) -> Counts:
+    """Units that may be among the first ``LISTED`` by critical magnitude at some shares, ascending.
+
+    One that meets some shares at a threshold comes after all that meet them at the next; these are fewest at the very
+    layers and steps that it meets.
+    """
+    wanted = np.zeros(size, np.bool_)
+    for place, column in enumerate(made):
+        if place + 1 == len(made):
+            wanted[column.units] = True
+            continue
+        after = made[place + 1]
+        shape = [1 + max(int(c.max(initial=0)) for c in pair) for pair in _both(column, after)]
+        reaching = np.zeros(shape, np.int64)
+        np.add.at(reaching, (after.layers, after.steps), 1)
+        reaching = reaching[::-1, ::-1].cumsum(axis=0).cumsum(axis=1)[::-1, ::-1]
+        wanted[column.units[reaching[column.layers, column.steps] < LISTED]] = True
+    return np.flatnonzero(wanted)
+
+
+def _both(one: _Column, other: _Column) -> tuple[tuple[Counts, Counts], tuple[Counts, Counts]]:
+    return (one.layers, other.layers), (one.steps, other.steps)
+
+
+def _descents(found: Ladders, kept: Counts, least: int) -> list[Counts]:
+    """Ladders of the kept units, as far as they are not below ``least``: the first rung, and the steps down from it."""
+    lists = []
+    for rungs in (found.layers[kept].astype(np.int64), found.positions[kept].astype(np.int64)):
+        down = np.concatenate([rungs[:, :1], rungs[:, :-1] - rungs[:, 1:]], axis=1)
+        lists.append(down[rungs >= least])
+    return lists
 
 
 def _first_at_some_shares(column: _Column, by_peak: Counts) -> Counts:

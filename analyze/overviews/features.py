@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from analyze.between.emergence import median_of
 from analyze.evaluation.exceedance_tables import bin_names, position_bins
 from analyze.evaluation.exceedances import EXPERTS_SITE, require_routing
 from analyze.overviews.results import Absent, ExpertShare, FeatureView, TokenCount, TokenPeak
 from analyze.progress import Progress
+from analyze.quantities import decimal_text
 from analyze.resources import Resources
 from analyze.statistics.expert_hits import ExpertHits
 from analyze.statistics.measure import measure
@@ -22,13 +24,14 @@ from analyze.thresholds.definitions import ONE_HIT
 from analyze.thresholds.plan import Plan, make_plan
 from analyze.thresholds.question import Question
 from analyze.thresholds.units import Units
-from schemas.bits import Encoding, magnitude_value, threshold_bits
+from schemas.bits import Encoding, magnitude_value
 from schemas.errors import CorruptChunkError, InputError
 from schemas.run import Run
 from schemas.token_text import token_texts
 
 __all__ = ["Listed", "feature_views", "listed_features"]
 
+Counts = npt.NDArray[np.int64]
 Patterns = npt.NDArray[Any]
 
 _LARGEST = 12
@@ -64,20 +67,14 @@ def listed_features(counted: Units, others: Units, least: int, limit: int) -> li
 
 
 def feature_views(
-    run: Run,
-    question: Question,
-    chosen: int,
-    listed: Sequence[Listed],
-    progress: Progress,
-    resources: Resources,
+    run: Run, question: Question, listed: Sequence[Listed], progress: Progress, resources: Resources
 ) -> tuple[FeatureView, ...]:
-    """A view of each feature; ``chosen`` is the place of the magnitude at which positions, tokens and experts are."""
+    """A view of each feature, at all magnitudes of the question."""
     if not listed:
         return ()
     definition = replace(question.definition, position_coverage="union", minimum_hits=ONE_HIT)
     plan = make_plan(run, replace(question, definition=definition))
     columns = np.array([one.feature for one in listed])
-    pattern = threshold_bits(question.magnitudes[chosen], plan.encoding)
     layer = np.zeros((len(plan.sites), len(plan.chosen.layers), columns.size), plan.encoding.unsigned)
     by_sequence, values, places = [], [], []
     for peaks in peak_source(run, plan, progress, resources)():
@@ -89,27 +86,61 @@ def feature_views(
         places.append(np.stack([np.full(positions.size, peaks.sequence), positions], axis=1))
     value, place = np.concatenate(values), np.concatenate(places)
     tokens = _Tokens.of(run, plan, place)
-    experts = _experts(run, plan, chosen, columns, progress, resources)
+    experts = _experts(run, plan, columns, progress, resources)
     bins = position_bins(run.dimensions.positions)
-    return tuple(
-        FeatureView(
-            feature=one.feature,
-            counted=one.counted,
-            critical_magnitude=None if one.critical is None else decoded(one.critical, plan.encoding),
-            peak=decoded(int(layer[:, :, i].max()), plan.encoding),
-            layer_peak=tuple(tuple(decoded(int(p), plan.encoding) for p in row) for row in layer[:, :, i]),
-            sequence_peak=tuple(decoded(int(row[i]), plan.encoding) for row in by_sequence),
-            positions=_largest(value[:, i], place, tokens, plan.encoding),
-            position_bins=bin_names(bins),
-            position_hits=tuple(
-                (int(np.count_nonzero(value[here, i] >= pattern)), int(np.count_nonzero(here)))
-                for here in ((place[:, 1] >= b.start) & (place[:, 1] < b.stop) for b in bins)
-            ),
-            tokens=tokens.most_hit(value[:, i] >= pattern),
-            experts=experts if isinstance(experts, Absent) else experts[i],
+    bin_of = np.searchsorted([b.stop for b in bins], place[:, 1], side="right")
+    views = []
+    for i, one in enumerate(listed):
+        steps = np.searchsorted(plan.thresholds, value[:, i], side="right")  # how many thresholds each value reaches
+        views.append(
+            FeatureView(
+                feature=one.feature,
+                counted=one.counted,
+                critical_magnitude=None if one.critical is None else decoded(one.critical, plan.encoding),
+                peak=decoded(int(layer[:, :, i].max()), plan.encoding),
+                layer_peak=tuple(tuple(decoded(int(p), plan.encoding) for p in row) for row in layer[:, :, i]),
+                sequence_peak=tuple(decoded(int(row[i]), plan.encoding) for row in by_sequence),
+                positions=_largest(value[:, i], place, tokens, plan.encoding),
+                position_bins=bin_names(bins),
+                position_tokens=tuple(np.bincount(bin_of, minlength=len(bins)).tolist()),
+                position_hits=tuple(map(tuple, _hits(bin_of, steps, len(bins), plan).T.tolist())),
+                median_magnitude=_medians(value[:, i], plan),
+                tokens=tokens.most_hit(steps, plan),
+                experts=experts if isinstance(experts, Absent) else experts[i],
+            )
         )
-        for i, one in enumerate(listed)
-    )
+    return tuple(views)
+
+
+def _hits(kinds: Counts, steps: Counts, count: int, plan: Plan) -> Counts:
+    """How many values of each kind reach each magnitude: (kind, magnitude); ``steps``: thresholds that each reaches."""
+    width = len(plan.thresholds) + 1
+    table = np.bincount(kinds * width + steps, minlength=count * width).reshape(count, width)
+    found: Counts = table[:, ::-1].cumsum(axis=1)[:, ::-1][:, 1:][:, list(plan.threshold_of)]
+    return found
+
+
+def _medians(values: Patterns, plan: Plan) -> tuple[float | None, ...]:
+    """At each magnitude the median of the values that reach it."""
+    ascending = np.sort(values)
+    starts = np.searchsorted(ascending, np.asarray(plan.thresholds, values.dtype))
+    found = [median_of(ascending[start:], plan.encoding) if start < ascending.size else None for start in starts]
+    return tuple(found[t] for t in plan.threshold_of)
+
+
+def _most(hits: Counts, before: Counts, limit: int) -> list[int]:
+    """Rows that are among the first ``limit`` of any column by hits, then by the place in ``before``; in that order."""
+    found: set[int] = set()
+    for column in hits.T:
+        rows = np.flatnonzero(column)
+        found.update(rows[np.lexsort((before[rows], -column[rows]))[:limit]].tolist())
+    return sorted(found, key=lambda row: int(before[row]))
+
+
+def _until_none(hits: Counts) -> tuple[int, ...]:
+    """Hits by magnitude, ascending, up to the last with any."""
+    found: tuple[int, ...] = tuple(hits[: int(np.flatnonzero(hits)[-1]) + 1].tolist())
+    return found
 
 
 def decoded(pattern: int, encoding: Encoding) -> float:
@@ -139,18 +170,17 @@ class _Tokens:
         token = int(self.ids[row])
         return token, self.texts.get(token)
 
-    def most_hit(self, hit: npt.NDArray[np.bool_]) -> tuple[TokenCount, ...]:
-        """The tokens with most hits, the more frequent of equals last, then by id."""
+    def most_hit(self, steps: Counts, plan: Plan) -> tuple[TokenCount, ...]:
+        """The tokens with most hits at any magnitude; the rarer of equals first, then by id."""
         if self.ids is None:
             return ()
         different, same = np.unique(self.ids, return_inverse=True)
-        hits = np.bincount(same[hit], minlength=different.size)
+        hits = _hits(same, steps, different.size, plan)
         occurrences = np.bincount(same, minlength=different.size)
-        order = np.lexsort((different, occurrences, -hits))[:_TOKENS]
+        before = np.argsort(np.lexsort((different, occurrences)))
         return tuple(
-            TokenCount(int(different[i]), self.texts.get(int(different[i])), int(hits[i]), int(occurrences[i]))
-            for i in order
-            if hits[i]
+            TokenCount(int(different[i]), self.texts.get(int(different[i])), _until_none(hits[i]), int(occurrences[i]))
+            for i in _most(hits, before, _TOKENS)
         )
 
 
@@ -163,39 +193,40 @@ def _largest(values: Patterns, place: npt.NDArray[Any], tokens: _Tokens, encodin
 
 
 def _experts(
-    run: Run, plan: Plan, chosen: int, columns: npt.NDArray[Any], progress: Progress, resources: Resources
+    run: Run, plan: Plan, columns: npt.NDArray[Any], progress: Progress, resources: Resources
 ) -> list[tuple[ExpertShare, ...]] | Absent:
     """Of each feature the experts with most hits; why there are none where the store cannot say."""
-    from analyze.overviews.sliced import absence, part_of, require_floor, require_slices
+    from analyze.overviews.sliced import absence, kept_magnitudes, part_of, require_floor, require_slices
 
     if not run.info.model.experts and "expert_id" not in run:
         return Absent("The model has no experts: each token goes through the same MLP.", "None here")
+    magnitudes = plan.question.magnitudes
     try:
         require_slices(run, plan)
         require_routing(run)
-        magnitude = plan.question.magnitudes[chosen]
-        require_floor(run, (magnitude,))
+        require_floor(run, magnitudes)
         if EXPERTS_SITE not in plan.sites:
             raise InputError(f"experts are those of {EXPERTS_SITE}, which is not among the sites looked at")
         count = run.array("expert_peak").shape[-1] if "expert_peak" in run else int(run.info.model.experts or 0)
-        statistic = ExpertHits((_text(magnitude),), count)
+        kept = kept_magnitudes(run, magnitudes)
+        statistic = ExpertHits(tuple(map(decimal_text, kept)), count, tuple(columns.tolist()))
         part: Selection = replace(part_of(plan), sites=(EXPERTS_SITE,))
         found = measure(run, [statistic], part, progress=progress, **resources.options())[statistic.name]
     except CorruptChunkError:
         raise
     except InputError as error:
         return absence(error)
-    hits = found.hits.values[0, :, :, columns, 0]  # NumPy puts the indexed dimension first: (feature, layer, expert)
     tokens, layers = found.tokens.values[0], found.layer.values
+    below = (None,) * magnitudes.index(kept[0])
     views = []
-    for own in hits:
-        order = np.argsort(-own.ravel().astype(np.int64), kind="stable")[:_EXPERTS]
-        pairs = (np.unravel_index(i, own.shape) for i in order.tolist() if own.ravel()[i])
-        views.append(tuple(ExpertShare(int(layers[i]), int(e), int(own[i, e]), int(tokens[i, e])) for i, e in pairs))
+    for i in range(columns.size):
+        hits = found.hits.values[0, :, :, i].astype(np.int64)  # (layer, expert, magnitude)
+        flat = hits.reshape(-1, len(kept))
+        pairs = [(row, np.unravel_index(row, hits.shape[:2])) for row in _most(flat, np.arange(len(flat)), _EXPERTS)]
+        views.append(
+            tuple(
+                ExpertShare(int(layers[j]), int(e), (*below, *_until_none(flat[row])), int(tokens[j, e]))
+                for row, (j, e) in pairs
+            )
+        )
     return views
-
-
-def _text(magnitude: Any) -> str:
-    from analyze.quantities import decimal_text
-
-    return decimal_text(magnitude)

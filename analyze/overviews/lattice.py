@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from analyze.overviews.columns import LISTED, Exact, columns, held_lengths
+from analyze.overviews.columns import Exact, columns, held_lengths
+from analyze.overviews.ladders import LISTED, Climb
 from analyze.overviews.packing import packed
 from analyze.overviews.results import Coverage, PhaseMap, ShareStep
 from analyze.progress import Progress
@@ -59,8 +61,17 @@ class Lattice:
     pairs: Units
     features: Units | None
 
-    def coverage(self, listed: Units, position_shares: Sequence[ShareStep]) -> Coverage:
+    @property
+    def critical(self) -> Literal["everywhere", "asked", "none"]:
+        """At which shares a page knows critical magnitudes, for all that it lists; where not by the peaks alone."""
+        if self.plan.by_count:
+            return "none"
+        climbed = self.plan.count_engine == "peaks" and self.plan.sequences_needed is None
+        return "everywhere" if climbed else "asked"
+
+    def coverage(self, listed: Units, position_shares: Sequence[ShareStep], climb: Climb) -> Coverage:
         """The packed form, for those shares of positions; ``listed`` are the units counted at the shares asked."""
+        ladders = climb if self.critical == "everywhere" else None
         plan = self.plan
         rows = listed.rows(0, plan.thresholds[0])[:LISTED]
         pooled = plan.question.definition.scope == "pooled"
@@ -68,7 +79,7 @@ class Lattice:
         exact: Exact = "none" if pooled else "listed" if alike and self.features is None else "all"
         features = None
         if pooled and self.features is not None:
-            features = packed(columns(self.features, plan, position_shares, "all", _NONE))
+            features = packed(columns(self.features, plan, position_shares, "all", _NONE, ladders))
         elif self.features is not None:
             order = np.argsort(self.features.feature)
             feature, peak = self.features.feature[order], self.features.peak[order]
@@ -77,8 +88,14 @@ class Lattice:
             encoding=plan.encoding.name,
             thresholds=plan.thresholds,
             threshold_of=plan.threshold_of,
-            pairs=packed(columns(self.pairs, plan, position_shares, exact, self._places(listed, rows, exact))),
+            pairs=packed(
+                columns(
+                    *(self.pairs, plan, position_shares, exact, self._places(listed, rows, exact)),
+                    None if pooled else ladders,
+                )
+            ),
             pairs_exact=exact,
+            critical=self.critical,
             features=features,
             listed=packed(
                 [

@@ -140,7 +140,7 @@ class Coverage:
     ``threshold_of`` gives each magnitude's place among the store's distinct ``thresholds`` (bit patterns of
     ``encoding``, ascending). ``pairs``, ``features`` and ``listed`` are packed integers
     (``analyze.overviews.packing``). ``pairs`` are all (sequence, feature) pairs that meet the least shares at the least
-    magnitude, by feature and sequence, in nine lists:
+    magnitude, by feature and sequence, in twelve lists:
 
     1. places of their sequences; 2. features, as differences; 3. at how many thresholds each is held;
     4. layers affected and 5. how many of the ``position_shares`` are met, threshold by threshold: at the first of all
@@ -149,13 +149,20 @@ class Coverage:
     6. which pairs positions are known of exactly, as differences of their places, 7. their peaks, and 8. at each
        threshold of each how many positions are hit above what the last share met needs;
     9. where ``pairs_exact`` is ``listed``, the sum of that over all pairs, known or not, threshold by threshold, by
-       layers and shares met.
+       layers and shares met;
+    10. where ``critical`` is ``everywhere``, which of those known ladders are held of, as differences of their places,
+        and the largest patterns at which each of them reaches 11. each number of layers, from the least that can be
+        chosen, and 12. each of the ``position_shares``: as far as they are not below the least threshold; the first as
+        it is, the others as how much they are below the one before. A pair's critical pattern at any shares is the
+        lesser of two.
 
-    ``pairs_exact``: ``all`` pairs are known, ``none``, or at least those that can be ``listed`` (the first 200, at any
-    magnitude and shares). ``features``, for definitions that count features: the same where sequences are pooled; else
-    features, as differences, and their peaks. None for those that count pairs. ``listed``: the first 200 units counted
-    at the shares asked and the least magnitude, in the command's order: sequences (empty where features are counted),
-    features, critical patterns (empty where there are none).
+    ``critical``: whether critical magnitudes are held ``everywhere``, of the first 200 at any shares; at the shares
+    ``asked``, of those ``listed``; or there are ``none``. ``pairs_exact``: ``all`` pairs are known, ``none``, or at
+    least those that can be ``listed`` (the first 200, at any magnitude and shares). ``features``, for definitions that
+    count features: the same where sequences are pooled; else features, as differences, and their peaks. None for those
+    that count pairs. ``listed``: the first 200 units counted at the shares asked and the least magnitude, in the
+    command's order: sequences (empty where features are counted), features, critical patterns (empty where there are
+    none).
     """
 
     encoding: str
@@ -163,6 +170,7 @@ class Coverage:
     threshold_of: tuple[int, ...]
     pairs: str
     pairs_exact: str
+    critical: str
     features: str | None
     listed: str
 
@@ -188,21 +196,27 @@ class TokenPeak:
 
 @dataclass(frozen=True)
 class TokenCount:
-    """How often a token occurs in the analysed sequences, and at how many of its places the feature is hit."""
+    """How often a token occurs in the analysed sequences, and at how many of its places the feature is hit.
+
+    ``hits``: at each magnitude up to the last with any.
+    """
 
     token_id: int
     text: str | None
-    hits: int
+    hits: tuple[int, ...]
     occurrences: int
 
 
 @dataclass(frozen=True)
 class ExpertShare:
-    """Hits of one feature in the tokens that an expert of a layer was given, and how many tokens these are."""
+    """Hits of one feature in the tokens that an expert of a layer was given, and how many tokens these are.
+
+    ``hits``: at each magnitude up to the last with any; None below the floor of the slices.
+    """
 
     layer: int
     expert: int
-    hits: int
+    hits: tuple[int | None, ...]
     tokens: int
 
 
@@ -211,9 +225,11 @@ class FeatureView:
     """Where one feature lives. ``counted``: whether the rule counts it at any magnitude asked, at the shares asked.
 
     ``critical_magnitude`` is the largest among its units. ``layer_peak``: [site][layer], over all analysed sequences.
-    ``sequence_peak``: one for each. ``positions``: its largest values. ``position_hits``: at the chosen magnitude, by
-    the bins of ``position_bins``: hits and tokens looked at, where a position is hit if any cell is. ``tokens`` are
-    those most often hit at the chosen magnitude; ``experts`` those with most hits at it, of the site ln_mlp.
+    ``sequence_peak``: one for each. ``positions``: its largest values. A position is hit where any cell is:
+    ``position_hits``, [magnitude][bin], by the ``position_bins``, which have ``position_tokens``;
+    ``median_magnitude``: at each magnitude the median, over the positions hit, of their largest value, None where none
+    is. ``tokens`` and ``experts`` (of the site ln_mlp): all that are among the 12 with most hits at any magnitude.
+    Of tokens with as many the rarer is first, then the lesser id; of experts that of the lower layer, then number.
     """
 
     feature: int
@@ -224,7 +240,9 @@ class FeatureView:
     sequence_peak: tuple[float, ...]
     positions: tuple[TokenPeak, ...]
     position_bins: tuple[str, ...]
-    position_hits: tuple[tuple[int, int], ...]
+    position_tokens: tuple[int, ...]
+    position_hits: tuple[tuple[int, ...], ...]
+    median_magnitude: tuple[float | None, ...]
     tokens: tuple[TokenCount, ...]
     experts: tuple[ExpertShare, ...] | Absent
 

@@ -31,6 +31,7 @@ __all__ = [
     "absence",
     "because",
     "curves",
+    "kept_magnitudes",
     "part_of",
     "position_profile",
     "quantisation_view",
@@ -80,13 +81,14 @@ def require_slices(run: Run, plan: Plan) -> None:
 
 def require_floor(run: Run, magnitudes: tuple[Fraction, ...]) -> None:
     """Raise where the slices do not keep the hits of any of the magnitudes."""
-    if not _kept(run, magnitudes):
+    if not kept_magnitudes(run, magnitudes):
         raise StoreError(
             f"{run.path} was captured with --keep floor={run.retention.floor}: its slices are zero below that"
         )
 
 
-def _kept(run: Run, magnitudes: tuple[Fraction, ...]) -> tuple[Fraction, ...]:
+def kept_magnitudes(run: Run, magnitudes: tuple[Fraction, ...]) -> tuple[Fraction, ...]:
+    """Those at which the slices keep all hits."""
     least = run.retention.least_pattern(run.encoding)
     return tuple(m for m in magnitudes if m > 0 and threshold_bits(m, run.encoding) >= least)
 
@@ -126,7 +128,7 @@ def position_profile(run: Run, plan: Plan, progress: Progress, resources: Resour
     """Hits by position at the magnitudes that the slices answer; raises StoreError where they answer none."""
     require_slices(run, plan)
     require_floor(run, plan.question.magnitudes)
-    magnitudes = tuple(decimal_text(m) for m in _kept(run, plan.question.magnitudes))
+    magnitudes = tuple(decimal_text(m) for m in kept_magnitudes(run, plan.question.magnitudes))
     found = exceedances_by(
         run, "position", ",".join(magnitudes), part_of(plan), progress=progress, **resources.options()
     )

@@ -18,7 +18,7 @@ from analyze.thresholds.bootstrap import RESAMPLES, SEED, resamples
 
 __all__ = ["report_html"]
 
-_SCRIPTS = ("numbers.js", "columns.js", "lattice.js", "charts.js", "sections.js", "page.js")
+_SCRIPTS = ("numbers.js", "columns.js", "lattice.js", "charts.js", "sections.js", "feature.js", "views.js", "page.js")
 
 MOST_DRAWN = 256
 """Sequences of a store up to which the bootstrap's draws are in the page: of 2,048 they take 6.5 MB."""

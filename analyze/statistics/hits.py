@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any, Literal
 
@@ -17,9 +18,14 @@ __all__ = ["hits_of"]
 
 
 def hits_of(
-    piece: Piece, magnitudes: tuple[str, ...], rows: npt.NDArray[Any] | None = None, *, by: Literal["feature", "row"]
+    piece: Piece,
+    magnitudes: tuple[str, ...],
+    rows: npt.NDArray[Any] | None = None,
+    features: Sequence[int] | None = None,
+    *,
+    by: Literal["feature", "row"],
 ) -> Any:
-    """Hits of ``rows`` of a piece (None: all) at ``magnitudes``, ``by`` feature or by row: (n, magnitude) int64.
+    """Hits of ``rows`` and ``features`` of a piece (None: all), ``by`` feature or by row: (n, magnitude) int64.
 
     In gain units, the values divided by the gain are compared, as ``quotient_patterns`` rounds them.
     """
@@ -27,7 +33,8 @@ def hits_of(
     patterns = piece.magnitudes
     if piece.in_gain_units:
         patterns = magnitude_bits(quotient_patterns(decode(piece.stored, piece.encoding), piece.gain), encoding)
-    chosen = patterns if rows is None else patterns[rows]
+    own = patterns if features is None else patterns[:, list(features)]
+    chosen = own if rows is None else own[rows]
     thresholds = [threshold_bits(Fraction(m), encoding) for m in magnitudes]
     edges = sorted({*thresholds, encoding.infinity + 1})
     reached = counts_at_least(chosen.T if by == "row" else chosen, edges)

@@ -21,10 +21,13 @@ function chartConfig() {
   };
 }
 
-/** Fill the chart of that name, drawing it the first time; `words` describe it to who cannot see it. */
-async function fillChart(name, rows, words) {
+/** Fill the chart of that name, drawing it the first time; `words` describe it to who cannot see it, `numbers` makes a table. */
+async function fillChart(name, rows, words, numbers) {
   const place = document.querySelector(`[data-chart="${name}"]`);
   if (!place) return;
+  const details = document.querySelector(`[data-numbers="${name}"]`);
+  details.numbers = numbers;
+  fillNumbers(details);
   let held = drawn.get(name);
   if (held && held.place !== place) {
     held.ready.then((result) => result.finalize());

@@ -15,8 +15,10 @@ function sortedBy(units, values, largest) {
   return sorted;
 }
 
-/** Units with a column for each threshold at which any is held: its units, their layers, and how many shares they meet. */
-function unitsOf([rows, features, lengths, layerSteps, shareSteps, exact, peaks, rests, sums], shares, known) {
+/** Units with a column for each threshold at which any is held: its units, their layers, and how many shares they meet.
+ * `least`: the least number of layers that can be chosen. */
+function unitsOf([rows, features, lengths, layerSteps, shareSteps, exact, peaks, rests, sums, climbing, layersDown, sharesDown],
+  shares, known, least) {
   const size = lengths.length;
   const units = { size, known, row: Int32Array.from(rows), feature: running(features), columns: [], peaks, rests };
   units.exact = running(exact);
@@ -53,7 +55,29 @@ function unitsOf([rows, features, lengths, layerSteps, shareSteps, exact, peaks,
       column.exactOf[i++] = exactOf[unit];
     });
   }
+  units.ladder = new Int32Array(exact.length).fill(-1);
+  running(climbing).forEach((place, i) => { units.ladder[place] = i; });
+  if (climbing.length) {
+    units.least = least;
+    units.layerRungs = rungsOf(units, layersDown, units.columns[0].layers, (layers) => layers - least + 1);
+    units.shareRungs = rungsOf(units, sharesDown, units.columns[0].steps, (steps) => steps);
+  }
   return units;
+}
+
+/** Patterns that each unit with a ladder reaches, each from the step down to it; `counts` of the first column say how many. */
+function rungsOf(units, down, counts, sizeOf) {
+  const size = new Int32Array(units.size);
+  units.columns[0].units.forEach((unit, i) => { size[unit] = sizeOf(counts[i]); });
+  const rungs = [];
+  let at = 0;
+  units.ladder.forEach((ladder, known) => {
+    if (ladder < 0) return;
+    const own = Float64Array.from({ length: size[units.exact[known]] }, () => down[at++]);
+    for (let i = 1; i < own.length; i++) own[i] = own[i - 1] - own[i];
+    rungs.push(own);
+  });
+  return rungs;
 }
 
 /** Give a column its cells: how many units have the same layers and shares met, and what their positions add to those. */

@@ -5,15 +5,16 @@ async function latticeOf(view, asked) {
   const { coverage, facts } = view;
   const pooled = asked.scope === "pooled";
   const shares = asked.position_shares;
-  const pairs = unitsOf(await unpacked(coverage.pairs), shares, coverage.pairs_exact);
+  const least = neededOf(asked.layer_shares[0], facts.layers_total);
+  const pairs = unitsOf(await unpacked(coverage.pairs), shares, coverage.pairs_exact, least);
   const lists = coverage.features === null ? null : await unpacked(coverage.features);
-  const features = pooled ? unitsOf(lists, shares, "all") : null;
+  const features = pooled ? unitsOf(lists, shares, "all", least) : null;
   const [sequences, listed, critical] = await unpacked(coverage.listed);
   const rowOf = new Map(facts.sequences.map((sequence, row) => [sequence, row]));
   const order = new Map();
   listed.forEach((feature, i) => {
     const key = sequences.length ? rowOf.get(sequences[i]) * facts.features + feature : feature;
-    order.set(key, { rank: i, critical: critical.length ? magnitudeOf(critical[i], coverage.encoding) : null });
+    order.set(key, { rank: i, critical: critical[i] });
   });
   const peakOf = lists && !pooled ? new Map(Array.from(running(lists[0]), (f, unit) => [f, lists[1][unit]])) : null;
   return { view, facts, coverage, asked, pooled, pairs, features, order, peakOf, least: new Map() };
@@ -46,15 +47,22 @@ function eachMeeting(column, layersNeeded, share, met) {
   for (let i = 0; i < layers.length; i++) if (layers[i] >= layersNeeded && steps[i] > share) met(i);
 }
 
+/** A unit's critical pattern at the shares: the lesser of the rungs that it reaches; null where it has no ladder. */
+function criticalPattern(units, known, layersNeeded, share) {
+  const ladder = units.ladder[known];
+  if (ladder < 0) return null;
+  return Math.min(units.layerRungs[ladder][layersNeeded - units.least], units.shareRungs[ladder][share]);
+}
+
 /** A unit of which positions are known, with its coverage; `i` is its place among those of its column. */
-function knownUnit(lattice, units, threshold, i) {
+function knownUnit(lattice, units, threshold, i, layersNeeded, share) {
   const column = units.columns[threshold];
   const place = column.exact[i], exact = column.exactOf[i];
   const unit = column.units[place], layers = column.layers[place], row = units.row[unit];
   const total = positionsTotal(lattice, row, layers);
   const least = total > 0 ? leastPositions(lattice, total, column.steps[place]) : 0;
   return { row: lattice.pooled ? null : row, feature: units.feature[unit], peak: units.peaks[exact],
-    layers, layersTotal: lattice.facts.layers_total,
+    critical: criticalPattern(units, exact, layersNeeded, share), layers, layersTotal: lattice.facts.layers_total,
     positions: least + units.rests[units.first[exact] + threshold], positionsTotal: total };
 }
 
@@ -65,7 +73,9 @@ function knownUnits(lattice, units, threshold, layersNeeded, share) {
   if (!column) return found;
   for (let i = 0; i < column.exact.length; i++) {
     const place = column.exact[i];
-    if (column.layers[place] >= layersNeeded && column.steps[place] > share) found.push(knownUnit(lattice, units, threshold, i));
+    if (column.layers[place] >= layersNeeded && column.steps[place] > share) {
+      found.push(knownUnit(lattice, units, threshold, i, layersNeeded, share));
+    }
   }
   return found;
 }

@@ -42,10 +42,17 @@ function section(id, title, lead, ...children) {
     lead ? make("p", { class: "section-lead" }, lead) : null, ...children);
 }
 
-/** A figure for the chart of that name. */
+/** A figure for the chart of that name, with its numbers as a table, which is made when it is opened. */
 function figure(name, caption) {
+  const numbers = make("details", { class: "numbers", "data-numbers": name }, make("summary", {}, "The numbers"),
+    make("div", {}));
+  numbers.addEventListener("toggle", () => fillNumbers(numbers));
   return make("figure", {}, make("div", { class: "chart", "data-chart": name }),
-    make("figcaption", { id: `${name}-caption` }, caption));
+    make("figcaption", { id: `${name}-caption` }, caption), numbers);
+}
+
+function fillNumbers(details) {
+  if (details.open && details.numbers) details.lastElementChild.replaceChildren(details.numbers());
 }
 
 /** Why a section has nothing to show. */
@@ -101,8 +108,7 @@ function skeleton(overview) {
     section("magnitudes", "Outliers against magnitude",
       `How many ${unit} count at each magnitude, at the shares chosen above. The scale is linear up to 1 and ` +
       "logarithmic above it.",
-      one ? null : legend(stores), figure("sweep", "The vertical line and the large points are the magnitude chosen."),
-      make("details", { class: "numbers" }, make("summary", {}, "The numbers"), make("div", { id: "sweep-table" }))),
+      one ? null : legend(stores), figure("sweep", "The vertical line and the large points are the magnitude chosen.")),
     section("phase", "Magnitude and layers together",
       make("span", {}, "Outliers of ", make("span", { class: "closely" }),
         " over the magnitude and the least share of layers, at the share of positions chosen above."),

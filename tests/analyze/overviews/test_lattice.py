@@ -102,8 +102,10 @@ def test_features_say_where_they_live(noisy_store: Path) -> None:
     assert len(store.features) == 3
     assert first.counted
     assert max(map(max, first.layer_peak)) == first.peak == first.positions[0].peak == max(first.sequence_peak)
-    assert sum(hits for hits, _ in first.position_hits) == sum(token.hits for token in first.tokens)
-    assert sum(tokens for _, tokens in first.position_hits) == 80
+    for place, hits in enumerate(first.position_hits):
+        of_tokens = [token.hits[place] for token in first.tokens if place < len(token.hits)]
+        assert sum(hits) == sum(of_tokens) > 0
+    assert sum(first.position_tokens) == 80
     assert isinstance(first.experts, Absent)
     assert "no experts" in first.experts.absent
 
