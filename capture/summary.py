@@ -18,6 +18,9 @@ from schemas.run import Run, store_bytes
 
 __all__ = ["summarise"]
 
+_SWEEP = "2:7:1"
+"""Magnitudes to look at first: whether 6 counts anything depends on the model, and the others say how nearly."""
+
 
 def summarise(store: Path, seconds: float, computed: int, part: Part) -> str:
     """The store as lines of text; ``computed`` sequences of ``part`` took ``seconds`` of this run.
@@ -50,7 +53,7 @@ def summarise(store: Path, seconds: float, computed: int, part: Part) -> str:
         lines.append(f"non-finite   {total:,} values are NaN or infinite, most in {worst}")
     else:
         lines.append("non-finite   none")
-    analyze = shlex.join(["analyze", "--store", str(store), "--magnitude", "6"])
+    analyze = shlex.join(["analyze", "--store", str(store), "--magnitude", _SWEEP])
     command = analyze if finished else run.finishing_command()
     rest = "" if finished else " (all that is missing; or other parts of it)"
     return "\n".join([*lines, f"store        {store}", f"next         {command}{rest}"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import sys
 import textwrap
@@ -124,7 +123,7 @@ def render_tables(tables: Sequence[Table]) -> Iterator[str]:
         cells, columns = table.cells(), table.columns()
         text = _layout(cells, columns)
         if max(map(len, text.splitlines())) > width:
-            headings = [re.sub(r" |(?<=Top)", "\n", column.heading) for column in columns]
+            headings = [column.heading.replace(" ", "\n") for column in columns]
             text = _layout(cells, columns, headings, _widths(cells, columns, headings, width))
         yield text + "\n"
         if table.notes:
@@ -181,7 +180,7 @@ def _fitted(results: Sequence[Result], columns: Sequence[Column[Result]], width:
     """The table, its headings and then its widest texts wrapped as far as needed for ``width``."""
     cells = rows_of(results, columns)
     text = _layout(cells, columns)
-    headings = [re.sub(r" |(?<=Top)", "\n", column.heading) for column in columns]
+    headings = [column.heading.replace(" ", "\n") for column in columns]
     cells = [[cell.replace(" [", "\n[") for cell in row] for row in cells]
     for routing, model in ((40, 40), (24, 24), (18, 18), (14, 14), (11, 14), (11, 11), (8, 11)):
         if max(map(len, text.splitlines())) <= width:

@@ -13,6 +13,7 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B8860B", "#3599D0", "#8
 
 _SEQUENTIAL = "viridis"
 _COUNTS = [0, 1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000]
+_LOG_AXIS = {"tickCount": 4, "format": "~g"}
 _SERIES = ("Top 1", "Top 2", "Top 3", "Median")
 
 
@@ -74,7 +75,12 @@ def _count_axis(alt: Any, title: str) -> Any:
 
 def _sweep(alt: Any) -> Any:
     base = _base(alt, 300)
-    x = alt.X("magnitude:Q", title="Magnitude", scale=alt.Scale(zero=False, nice=False))
+    x = alt.X(
+        "magnitude:Q",
+        title="Magnitude",
+        scale=alt.Scale(zero=False, nice=False),
+        axis=alt.Axis(format="~g", labelOverlap="greedy", labelSeparation=6, labelFlush=False),
+    )
     y = alt.Y("outliers:Q", **_count_axis(alt, "Outliers"))
     tooltip = [
         alt.Tooltip("store:N", title="Model"),
@@ -97,7 +103,7 @@ def _sweep(alt: Any) -> Any:
 def _phase(alt: Any) -> Any:
     base = _base(alt, 320)
     x = alt.X("magnitude:O", sort=None, title="Magnitude", axis=alt.Axis(labelOverlap=True, labelAngle=0))
-    y = alt.Y("share:O", sort="descending", title="Least share of layers (%)")
+    y = alt.Y("share:O", sort="descending", title="Least share of layers (%)", axis=alt.Axis(labelOverlap=True))
     cells = base.mark_rect().encode(
         x=x,
         y=y,
@@ -153,7 +159,7 @@ def _magnitudes(alt: Any) -> Any:
         .mark_line(point=alt.OverlayMarkDef(size=22), strokeWidth=2)
         .encode(
             x=alt.X("layer:Q", title="Layer", scale=alt.Scale(nice=False), axis=alt.Axis(tickMinStep=1, format="d")),
-            y=alt.Y("value:Q", title="|X|", scale=alt.Scale(type="log", nice=False)),
+            y=alt.Y("value:Q", title="|X|", scale=alt.Scale(type="log", nice=False), axis=_LOG_AXIS),
             color=alt.Color(
                 "series:N",
                 sort=list(_SERIES),
@@ -177,7 +183,7 @@ def _by_layer(alt: Any, title: str) -> Any:
         .mark_line(point=alt.OverlayMarkDef(size=22), strokeWidth=2)
         .encode(
             x=alt.X("layer:Q", title="Layer", scale=alt.Scale(nice=False), axis=alt.Axis(tickMinStep=1, format="d")),
-            y=alt.Y("value:Q", title=title, scale=alt.Scale(type="log", nice=False)),
+            y=alt.Y("value:Q", title=title, scale=alt.Scale(type="log", nice=False), axis=_LOG_AXIS),
             color=alt.Color(
                 "tensor:N",
                 sort=None,

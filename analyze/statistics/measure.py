@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -136,7 +137,8 @@ def _one_pass(
 ) -> tuple[tuple[dict[Key, Partial], ...], tuple[Excluded, ...]]:
     plan = prepare(run, chosen, statistics, resources, scheduler)
     made = Pass(run.path, plan, statistics, scheduler, resources.skip_corrupt)
-    found = [found for _, found in made.by_sequence(progress)]
+    what = ", ".join(dict.fromkeys(re.sub("[-_]", " ", statistic.name) for statistic in statistics))
+    found = [found for _, found in made.by_sequence(progress, f"slices for {what}")]
     total = merged(statistics, [*found, made.rest])
     return total.partials, total.excluded
 

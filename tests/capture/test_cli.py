@@ -197,7 +197,7 @@ def test_the_end_says_what_there_is_and_what_to_do_next(
     rows = dict(line.split(maxsplit=1) for line in printed.out.splitlines())
     assert rows["tokens"] == "32 (2 sequences x 16)"
     assert rows["compressed"].startswith(human_bytes(store_bytes(store)))
-    assert rows["next"] == f"analyze --store '{store}' --magnitude 6"
+    assert rows["next"] == f"analyze --store '{store}' --magnitude 2:7:1"
     assert "2 of 2 sequences committed" in printed.err
     assert "\r" not in printed.err
     assert capture(folder, tmp_path / "quiet.zarr", text, "--sequences", 2, "--length", 16) == 0

@@ -51,7 +51,7 @@ def test_a_finished_store_is_left_as_it_is(
     assert main([str(argument) for argument in arguments]) == 0
     printed = capsys.readouterr()
     assert "is complete already; nothing to compute" in printed.err
-    assert f"analyze --store {store} --magnitude 6" in printed.out
+    assert f"analyze --store {store} --magnitude 2:7:1" in printed.out
     assert tree(store) == before
 
 

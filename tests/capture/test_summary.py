@@ -47,7 +47,7 @@ def test_a_run_is_described(captured: Callable[..., Run]) -> None:
     assert lines["non-finite"] == "none"
     assert lines["seconds"] == "1.5"
     assert lines["store"] == str(run.path)
-    assert lines["next"] == f"analyze --store {run.path} --magnitude 6"
+    assert lines["next"] == f"analyze --store {run.path} --magnitude 2:7:1"
     assert summary_of(run, computed=0)["seconds"] == "1.5 (nothing to compute)"
 
 

@@ -40,7 +40,7 @@ def made_small(words: list[str]) -> list[str]:
 def output_after(page: Path, command: str) -> str:
     """The block that follows the one in which ``command`` is the last line."""
     texts = [text for _, text in blocks(page)]
-    return texts[next(i for i, text in enumerate(texts) if text.rstrip().endswith(command)) + 1]
+    return texts[next(i for i, text in enumerate(texts) if text.splitlines()[-1] == command) + 1]
 
 
 def shape(text: str) -> str:

@@ -16,7 +16,7 @@ function chartConfig() {
     axisX: { grid: false },
     rule: { color: ink },
     legend: { labelColor: ink, titleColor: ink, labelFontSize: 12, titleFontSize: 12, titleFontWeight: 600, offset: 10,
-      labelOverlap: "greedy" },
+      labelOverlap: "greedy", labelSeparation: 8 },
     range: { category: page.palette },
   };
 }
@@ -67,10 +67,15 @@ function withExact(rows) {
 }
 
 const PAPER_WIDTH = 640; // pixels of CSS between the margins of A4 and Letter
+const PAPER_HEIGHT = 0.6; // of a chart's height on the screen: two fit on a page with their words
+const ROW_HEIGHT = 18; // of a chart with a row for each format
 
-/** Draw all charts as wide as paper, or as wide as their places again: scaled to fit, their text would be too small. */
+/** Draw all charts for paper, or for their places again: scaled to fit, their text would be too small. */
 function resizeCharts(onPaper) {
-  for (const { place, view } of drawn.values()) {
-    if (view && place.isConnected) view.width(onPaper ? PAPER_WIDTH : place.clientWidth).run();
+  for (const [name, { place, view }] of drawn) {
+    if (!view || !place.isConnected) continue;
+    const { height } = page.charts[name];
+    const least = name === "quantisation" ? ROW_HEIGHT * new Set(view.data("rows").map((row) => row.format)).size : 110;
+    view.width(onPaper ? PAPER_WIDTH : place.clientWidth).height(onPaper ? Math.max(least, PAPER_HEIGHT * height) : height).run();
   }
 }

@@ -55,8 +55,8 @@ function fillList(answer) {
   }
   const others = features.filter((one) => !shown.some((unit) => unit.feature === one.feature));
   if (others.length) {
-    at("list").append(make("p", { class: "quiet screen" }, "Also looked at: ",
-      others.flatMap((one, i) => [i ? " " : "", pickButton(one.feature)])));
+    at("list").append(make("p", { class: "quiet screen picks" }, make("span", {}, "Also looked at"),
+      others.map((one) => pickButton(one.feature))));
   }
 }
 
@@ -68,13 +68,14 @@ async function fillFeature() {
   const view = lookedAt();
   if (!view) {
     at("feature").replaceChildren(make("p", { class: "absent" }, "No feature of this store was looked at closely."));
+    at("feature-more").replaceChildren();
     return;
   }
   at("feature").replaceChildren(
     make("h3", {}, `Feature ${view.feature}`),
     make("p", { class: "fact", id: "feature-facts" }),
-    figure("cells", "The largest |X| in each layer and site, over all positions and sequences looked at."),
-    figure("feature-positions", ""),
+    figure("cells", "The largest |X| in each layer and site, over all positions and sequences looked at."));
+  at("feature-more").replaceChildren(figure("feature-positions", ""),
     table("Its largest values", ["Token", "Sequence", "Position", "|X|"], [false, true, true, true],
       view.positions.map((peak) => [tokenText(peak), String(peak.sequence), countText(peak.position), sixFigures(peak.peak)])),
     make("div", { id: "feature-tokens" }), make("div", { id: "feature-experts" }));
@@ -105,8 +106,10 @@ function fillFeatureTables() {
   at("feature-tokens").replaceChildren(...(view.tokens.length ? [tableOrNone(`Tokens most often hit at ${chosen}`,
     ["Token", "Hits", "Occurrences"], [false, true, true],
     most(view.tokens).map((token) => [tokenText(token), countText(hitsOf(token)), countText(token.occurrences)]))] : []));
+  const listed = !isAbsent(view.experts);
+  at("feature-more").classList.toggle("three", !listed);
   const title = `Experts whose tokens it is hit in most, at ${chosen} (ln_mlp)`;
-  at("feature-experts").replaceChildren(isAbsent(view.experts)
+  at("feature-experts").replaceChildren(!listed
     ? make("p", { class: "absent" }, make("strong", {}, `Experts. ${view.experts.kind}. `), own(view.experts.absent))
     : view.experts.some((one) => hitsOf(one) === null)
       ? absent({ kind: "Experts. Not in this store", absent: `Its slices are zero below its floor, above ${chosen}.` })

@@ -37,7 +37,7 @@ function definitionWords() {
     .replace("the magnitude", asked.magnitudes[state.magnitude])
     .replace(`at least ${asked.layers} of`, `at least ${layerShare().text} of`)
     .replace(`at ${asked.positions} or more of`, `at ${positionShare().text} or more of`);
-  return `${rule[0].toUpperCase()}${rule.slice(1)}.`;
+  return sentence(rule);
 }
 
 function fillTable(answers) {

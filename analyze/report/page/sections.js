@@ -26,7 +26,8 @@ function tokenText(token) {
 
 /** A table with a caption, headings with scopes, and cells below; `right` says which columns are numbers. */
 function table(caption, headings, right, rows, attributes = {}) {
-  const head = headings.map((heading, i) => make("th", { scope: "col", class: right[i] ? "number" : null }, heading));
+  const head = headings.map((heading, i) => make("th", { scope: "col", class: right[i] ? "number" : null },
+    typeof heading === "string" ? heading.replace(/-(?=\w)/g, "\u2011") : heading)); // no line ends at a hyphen
   const body = rows.map((row) =>
     make("tr", {}, row.map((cell, i) =>
       make(i ? "td" : "th", { scope: i ? null : "row", class: right[i] ? "number" : null }, cell ?? "-"))));
@@ -116,7 +117,8 @@ function skeleton(overview) {
         "The outlined cell is nearest to what is chosen.")),
     section("features", "Which features",
       make("span", {}, "What counts in ", make("span", { class: "closely" }), ", as the command lists it."),
-      make("div", { class: "columns" }, make("div", { id: "list" }), make("div", { id: "feature" }))),
+      make("div", { class: "columns" }, make("div", { id: "list" }), make("div", { id: "feature" })),
+      make("div", { id: "feature-more" })),
     section("by-layer", "Layer by layer",
       make("span", {}, "Of all values, whether they count or not, in ", make("span", { class: "closely" }), "."),
       make("div", { id: "curves" })),

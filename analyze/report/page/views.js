@@ -3,6 +3,7 @@
 const numberOr = (value, other) => (typeof value === "number" ? value : value === "inf" ? Infinity : other);
 const valueText = (value) => (value === null ? "-" : sixFigures(value));
 const largestOf = (rows, of) => rows.reduce((most, row) => (of(row) > of(most) ? row : most), rows[0]);
+const sentence = (words) => `${words[0].toUpperCase()}${words.slice(1)}.`;
 const positive = (rows) => rows.filter((row) => typeof row.value === "number" && row.value > 0);
 
 async function fillSweep() {
@@ -47,9 +48,9 @@ async function fillCurves() {
   const select = make("select", { id: "tensor" }, curves.tensors.map((tensor, i) => make("option", { value: i }, tensor)));
   at("curves").replaceChildren(
     make("p", { class: "choice" }, make("label", { for: "tensor" }, "Tensor "), select),
-    figure("magnitudes", curves.formulas["top-values"]),
-    make("div", { class: "halves" }, figure("kurtosis", curves.formulas.kurtosis),
-      figure("max-median", curves.formulas["max-median"])),
+    figure("magnitudes", sentence(curves.formulas["top-values"])),
+    make("div", { class: "halves" }, figure("kurtosis", `${curves.formulas.kurtosis}.`),
+      figure("max-median", `${curves.formulas["max-median"]}.`)),
     ...curves.left_out.map((words) => make("p", { class: "quiet" }, own(words))));
   const show = () => {
     const i = Number(select.value);

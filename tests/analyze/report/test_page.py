@@ -166,7 +166,7 @@ def test_hostile_names_are_text(page: Page) -> None:
     assert page.value('document.querySelectorAll("main script, main b").length') == 0
     assert printable(HOSTILE) in page.value("document.title")
     assert page.value("document.querySelector('main').textContent.includes('\u202e')") is False
-    shown = page.value('document.querySelector("#feature .token").textContent')
+    shown = page.value('document.querySelector("#feature-more .token").textContent')
     assert shown == HOSTILE.replace("\u202e", "<U+202E>").replace("\u2028", "<U+2028>").replace(" ", "\u2423")
     assert page.complaints() == []
 
