@@ -94,7 +94,7 @@ class CapturePlan:
             return 0
         d, batches = self.dimensions, math.ceil(len(self.sequences) / self.batch_size)
         each = self.batch_size * d.positions * d.features * self.encoding.itemsize * (1 + len(self.stored_sites))
-        return each * (batches + min(batches, DRAFTS_AT_ONCE))
+        return each * (batches + min(batches, 2 * DRAFTS_AT_ONCE))  # some wait for their commit, others for those
 
     @property
     def disk_bytes(self) -> int:

@@ -1,7 +1,7 @@
 """Running hidden states kept beside a store, so that a capture that goes layer by layer loses one layer to a crash.
 
 One safetensors file a batch, in ``.resume`` inside the store, written whole under another name, flushed, then renamed.
-It is written after the data of its layers is on the disk, and before their cells are committed. Several workers may
+It is named after the data of its layers is on the disk, and before their cells are committed. Several workers may
 keep files there: each deletes its own, and who completes the store the folder.
 """
 
@@ -20,19 +20,19 @@ import google_crc32c
 import torch
 
 from capture.host_buffers import HostBuffers, HostCopy
-from schemas.durable import flush, sync
+from schemas.durable import flush
 from schemas.run import Run
 
-__all__ = ["DRAFTS_AT_ONCE", "Draft", "LayerCheckpoints", "make_durable", "remove_left_checkpoints"]
+__all__ = ["DRAFTS_AT_ONCE", "Draft", "LayerCheckpoints", "publish", "remove_left_checkpoints"]
 
 HIDDEN = "hidden"
 
 DRAFTS_AT_ONCE = 8
-"""As many as the disk is asked to flush together (``schemas.durable``)."""
+"""Of a layer's batches so many have one commit; those that it replaces are on the disk until then."""
 
 
 class Draft:
-    """Copies of what a batch needs to go on, in memory until they are in ``file``."""
+    """Copies of what a batch needs to go on, in memory until they are on the disk; ``publish`` makes them ``file``."""
 
     def __init__(
         self, file: Path, about: Mapping[str, str], copies: Mapping[str, HostCopy], buffers: HostBuffers
@@ -43,45 +43,47 @@ class Draft:
         self._about, self._copies, self._buffers = about, copies, buffers
         self._partial = file.with_suffix(f".{uuid.uuid4().hex}.partial")  # another process may keep the same batch
 
-    def write(self) -> Path:
-        """Write it under another name, which is returned; FileNotFoundError where the folder is gone."""
-        from safetensors import SafetensorError
-        from safetensors.torch import save_file
-
+    def write(self) -> None:
+        """Bring it to the disk itself under another name."""
         for copy in self._copies.values():
             copy.arrived()
         kept = {name: copy.tensor for name, copy in self._copies.items()}
-        try:
-            save_file(kept, self._partial, {**self._about, "crc32c": _checksum(self._about["done"], kept)})
-        except SafetensorError as error:  # which an OSError becomes there
-            cause = re.search(r"os error (\d+)", str(error))
-            raise OSError(int(cause[1]) if cause else errno.EIO, f"{self._partial}: {error}") from error
+        with _folder_may_go():
+            self._save(kept)
         for tensor in kept.values():
             self._buffers.give_back(tensor)
-        return self._partial
 
-    def publish(self) -> None:
+    def _save(self, kept: Mapping[str, torch.Tensor]) -> None:
+        from safetensors import SafetensorError
+        from safetensors.torch import save_file
+
+        try:
+            save_file(dict(kept), self._partial, {**self._about, "crc32c": _checksum(self._about["done"], kept)})
+            flush(self._partial)
+        except BaseException as error:
+            with contextlib.suppress(OSError):
+                self._partial.unlink()
+            if not isinstance(error, SafetensorError):
+                raise
+            cause = re.search(r"os error (\d+)", str(error))  # which an OSError becomes there
+            raise OSError(int(cause[1]) if cause else errno.EIO, f"{self._partial}: {error}") from error
+
+    def rename(self) -> None:
         """Give what was written its name."""
         self._partial.rename(self.file)
 
 
-def make_durable(drafts: Sequence[Draft]) -> None:
-    """Bring ``drafts``, which lie in one folder, to the disk itself, then name them: some at once, as it waits.
+def publish(drafts: Sequence[Draft]) -> None:
+    """Name ``drafts``, which lie in one folder and were written: a crash from now on goes on from them."""
+    with _folder_may_go():
+        for draft in drafts:
+            draft.rename()
+        flush(drafts[0].file.parent)
 
-    Not all, as those that they replace are on the disk until then.
-    """
-    folder = drafts[0].file.parent
-    # Gone while this is written: another process has completed the store, and nothing needs to be kept.
-    with contextlib.suppress(FileNotFoundError):
-        if not folder.is_dir():
-            folder.mkdir(exist_ok=True)
-            flush(folder.parent)
-        for start in range(0, len(drafts), DRAFTS_AT_ONCE):
-            some = drafts[start : start + DRAFTS_AT_ONCE]
-            sync([draft.write() for draft in some])
-            for draft in some:
-                draft.publish()
-        flush(folder)
+
+def _folder_may_go() -> contextlib.AbstractContextManager[None]:
+    """Gone while a file is kept there: another process has completed the store, and nothing needs to be kept."""
+    return contextlib.suppress(FileNotFoundError)
 
 
 class LayerCheckpoints:
@@ -98,6 +100,9 @@ class LayerCheckpoints:
         self, batch: range, wanted: Sequence[int], done: int, hidden: torch.Tensor, peaks: Mapping[str, torch.Tensor]
     ) -> Draft:
         """That ``batch`` has been through ``done`` layers, to be made durable."""
+        if not self._folder.is_dir():
+            self._folder.mkdir(exist_ok=True)
+            flush(self._folder.parent)
         # Copies: the engine goes on with the peaks, and a layer may change its input in place.
         copies = {name: self._buffers.copy(tensor) for name, tensor in {HIDDEN: hidden, **peaks}.items()}
         about = {"done": str(done), "sequences": _described(batch, wanted)}

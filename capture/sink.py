@@ -23,7 +23,7 @@ from capture.estimates import QUEUE_BYTES
 from capture.host_buffers import HostBuffers
 from capture.plan import CapturePlan
 from capture.processors import processors
-from capture.resume import Draft, make_durable
+from capture.resume import DRAFTS_AT_ONCE, Draft, publish
 from capture.writer_queue import WriterQueue
 from schemas.durable import is_full
 from schemas.errors import CaptureError, OutlierFeaturesError
@@ -40,13 +40,16 @@ SIGNED = {2: torch.int16, 4: torch.int32}
 
 @dataclass(frozen=True)
 class _Ended:
-    """A batch whose ``layers`` are to be committed for ``sequences`` once ``pending`` is written, then ``draft``."""
+    """A batch whose ``layers`` are to be committed for ``sequences`` once ``pending`` and ``rows`` are written.
+
+    ``rows``, by array: (sequence, its values in those layers). ``draft`` is published before the commit.
+    """
 
     layers: range
     sequences: Sequence[int]
     pending: Sequence[Future[None]]
+    rows: Mapping[str, Sequence[tuple[int, npt.NDArray[Any]]]]
     draft: Draft | None
-    size: int
     complete: bool
 
 
@@ -189,54 +192,67 @@ class Sink:
         The batch's cells are committed when all this is on the disk, which ``settle`` has begun.
         """
         self._finish(range(layer, layer + 1), draft=draft)
+        if len(self._ended) == DRAFTS_AT_ONCE:
+            before = self._commit
+            self.settle()
+            if before is not None:  # the disk holds no more drafts beside those that they replace
+                before.result()
 
     def settle(self) -> Future[None]:
         """Have what was given so far written, where that waits for the model to wait, and what has ended committed.
 
-        The result is done when the commit is, and those before it: all batches of a layer have one, as each waits for
-        the disk.
+        The result is done when the commit is, and those before it: batches share one, as each waits for the disk.
         """
+        ended, self._ended = self._ended, []
+        rows = [self._write_rows(spec.name, ended) for spec in self._by_layer if ended]
         with self._explaining():
             self._queue.settle()
-        ended, self._ended = self._ended, []
         before = self._commit
 
         def commit() -> None:
             if before is not None:  # a draft vouches for all layers up to its own
                 before.result()
-            for each in ended:
-                for future in each.pending:
-                    future.result()
+            for future in (*rows, *(future for each in ended for future in each.pending)):
+                future.result()
             drafts = [each.draft for each in ended if each.draft is not None]
             if drafts:  # they vouch for the data of their layers, so that comes first
                 self._writer.flush()
-                make_durable(drafts)
+                publish(drafts)
             for layers in dict.fromkeys(each.layers for each in ended):
                 self._writer.commit(layers, [q for each in ended if each.layers == layers for q in each.sequences])
             if complete := sum(len(each.sequences) for each in ended if each.complete):
                 self._on_commit(complete)
 
-        # It does little but wait for the disk; its bytes were reserved when each batch ended.
-        self._commit = self._queue.put(commit, sum(each.size for each in ended), beside=True)
+        self._commit = self._queue.put_waiting(commit, 0)
         return self._commit
 
     def vouch(self, layers: range, sequences: Sequence[int]) -> None:
         """Commit cells whose data an earlier run brought to the disk without coming to commit them."""
-        log = self._writer.committed()
-        if not log[layers.start : layers.stop, list(sequences)].all():
+        if layers and not self._writer.committed()[layers.start : layers.stop, list(sequences)].all():
             self._writer.commit(layers, sequences)
 
     def _finish(self, layers: range, *, draft: Draft | None = None, complete: bool = False) -> None:
-        """Write what was observed in ``layers``; once all of the batch is written, they are committed."""
+        """Keep what was observed in ``layers`` until it is settled, when the batch is written and then committed."""
+        rows = {}
         for spec in self._by_layer:
             values = self._stacked(spec, layers)
-            for sequence in self._wanted:
-                row = sequence - self._batch.start
-                self._write(spec.name, (slice(layers.start, layers.stop), sequence), values[:, row])
-        size = 0 if draft is None else draft.size_bytes
-        self._reserve(size)
-        pending = (*self._pending, *self._of_layers.values())
-        self._ended.append(_Ended(layers, self._wanted, pending, draft, size, complete))
+            rows[spec.name] = [(sequence, values[:, sequence - self._batch.start]) for sequence in self._wanted]
+        size = sum(map(_row_bytes, rows.values())) + (0 if draft is None else draft.size_bytes)
+        self._reserve(size)  # at once: what waits in part for the rest of itself would wait for ever
+        pending = [*self._pending, *self._of_layers.values()]
+        if draft is not None:
+            pending.append(self._queue.put_waiting(draft.write, draft.size_bytes))
+        self._ended.append(_Ended(layers, self._wanted, pending, rows, draft, complete))
+
+    def _write_rows(self, name: str, ended: Sequence[_Ended]) -> Future[None]:
+        """Have the rows of the array ``name`` written, those of all batches together."""
+        parts = [
+            ((slice(each.layers.start, each.layers.stop), sequence), values)
+            for each in ended
+            for sequence, values in each.rows[name]
+        ]
+        size = sum(_row_bytes(each.rows[name]) for each in ended)
+        return self._queue.put_waiting(lambda: self._writer.write_parts(name, parts), size)
 
     def _stacked(self, spec: ArraySpec, layers: range) -> npt.NDArray[Any]:
         """(layer, batch, ...) of one array as it is stored, fill where nothing was observed."""
@@ -296,6 +312,10 @@ class Sink:
                 "command again"
             )
         return CaptureError(f"cannot write to {self._writer.path}: {failure.strerror or failure}")
+
+
+def _row_bytes(rows: Sequence[tuple[int, npt.NDArray[Any]]]) -> int:
+    return sum(values.nbytes for _, values in rows)
 
 
 def _writers(beside: bool) -> int:

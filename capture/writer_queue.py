@@ -1,4 +1,7 @@
-"""Threads that write, and what waits for them: bounded in bytes, done beside the model or only while it waits."""
+"""Threads that write, and what waits for them: bounded in bytes, done beside the model or only while it waits.
+
+What does little but wait for the disk has threads of its own, and is done beside the model wherever that is.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,9 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 __all__ = ["WriterQueue"]
+
+DISK_THREADS = 8
+"""As many as the disk is asked to flush together (``schemas.durable``)."""
 
 _Task = tuple[Future[None], Callable[[], None], int]
 """What is told of it, what it does, and the bytes that it holds until then."""
@@ -21,6 +27,7 @@ class WriterQueue:
     def __init__(self, threads: int, limit_bytes: int, *, beside: bool) -> None:
         """No more than ``limit_bytes`` wait, but for a single task that holds more."""
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="writer")
+        self._disk = ThreadPoolExecutor(DISK_THREADS, thread_name_prefix="disk")
         self._limit = limit_bytes
         self._beside = beside
         self._held: list[_Task] = []
@@ -44,16 +51,17 @@ class WriterQueue:
                 raise self.error
             self._waiting += size
 
-    def put(self, task: Callable[[], None], size: int, *, beside: bool = False) -> Future[None]:
-        """Queue ``task``, which holds ``size`` bytes that were reserved.
-
-        ``beside`` has it done beside the feeder whatever the others are.
-        """
-        if beside or self._beside:
+    def put(self, task: Callable[[], None], size: int) -> Future[None]:
+        """Queue ``task``, which holds ``size`` bytes that were reserved."""
+        if self._beside:
             return self._pool.submit(self._run, task, size)
         future: Future[None] = Future()
         self._held.append((future, task, size))
         return future
+
+    def put_waiting(self, task: Callable[[], None], size: int) -> Future[None]:
+        """``put`` a task that does little but wait for the disk, or for tasks that were put before it."""
+        return self._disk.submit(self._run, task, size)
 
     def settle(self) -> None:
         """Return when no task is held until the feeder waits; raises what a task raised."""
@@ -76,8 +84,11 @@ class WriterQueue:
                 raise self.error  # what it was to write is not there, whoever waits for it must know
             task()
         except BaseException as error:
-            self.error = self.error or error
-            raise
+            with self._room:
+                self.error = first = self.error or error
+            if first is error:
+                raise
+            raise first from None  # of several at once, all tell of the same
         finally:
             with self._room:
                 self._waiting -= size
@@ -87,6 +98,7 @@ class WriterQueue:
         """Wait for all work, or drop what has not begun; raises what a task raised unless cancelled."""
         if not cancel and self.error is None:
             self.settle()
-        self._pool.shutdown(wait=True, cancel_futures=cancel)
+        for pool in (self._pool, self._disk):
+            pool.shutdown(wait=True, cancel_futures=cancel)
         if self.error is not None and not cancel:
             raise self.error

@@ -7,9 +7,10 @@ does; docs/decisions/041 has the measurement.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from numcodecs import Blosc
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec
 from zarr.codecs.bytes import Endian
 
-from schemas.durable import start_writing_back
-from schemas.grid import Index, bounds, pieces
+from schemas.chunk_reading import read_whole_chunks
+from schemas.durable import FLUSHED_AT_ONCE, flush_files, start_writing_back
+from schemas.grid import Index, bounds, covers_chunks, pieces
 
 __all__ = ["ChunkFiles", "chunk_file"]
 
@@ -55,37 +57,66 @@ class ChunkFiles:
                 return cls(folder, array, _compressor(blosc))
         return None
 
-    def write(self, index: Index, values: npt.NDArray[Any], *, durable: bool = False) -> Iterator[Path]:
-        """Set ``array[index]``, of which each chunk is covered whole, to ``values``; the files, each when written.
-
-        ``durable``: a file takes the chunk's name when its bytes are on the disk itself, so that after a power failure
-        the chunk is as it was before or as it is now.
-        """
-        values = values.astype(self._stored, copy=False)
-        for coordinates, place in pieces(self._array, index):
-            file = chunk_file(self._folder, self._array, coordinates)
-            body = self._compressor.encode(self._whole(coordinates, values[place]))
-            _put(file, body, google_crc32c.value(body).to_bytes(4, "little"), durable=durable)
+    def write(self, index: Index, values: npt.NDArray[Any]) -> Iterator[Path]:
+        """Set ``array[index]``, of which each chunk is covered whole, to ``values``; the files, each when written."""
+        for file, contents in self._encoded(index, values):
+            temporary = _put_beside(file, contents, write_back=True)
+            with _deleting([temporary]):
+                os.replace(temporary, file)
             yield file
 
-    def rewrite(self, index: Index, values: npt.NDArray[Any]) -> Iterator[Path]:
-        """Set ``array[index]``, whatever part of a chunk it covers, to ``values``; each chunk is ``durable``.
+    def replace(self, parts: Iterable[tuple[Index, npt.NDArray[Any]]]) -> list[Path]:
+        """Set ``array[index]``, whatever part of a chunk it covers, to ``values`` for each of ``parts``; the files.
 
-        What is around is read first: nobody else may write these chunks meanwhile.
+        They take the chunks' names when their bytes are on the disk itself, so that after a power failure a chunk
+        is as it was before or as it is now. No two parts may touch one chunk, and nobody else may write these
+        meanwhile: what is around is read first.
         """
+        chunks = (
+            chunk
+            for index, values in parts
+            for chunk in self._encoded(*(index, values) if self._covers(index) else self._around(index, values))
+        )
+        files: list[Path] = []
+        while some := list(itertools.islice(chunks, FLUSHED_AT_ONCE)):  # no more: the disk holds both meanwhile
+            staged: dict[Path, Path] = {}
+            with _deleting(staged):
+                for file, contents in some:
+                    staged[_put_beside(file, contents)] = file
+                flush_files(list(staged))
+                for temporary, file in staged.items():
+                    os.replace(temporary, file)
+            files += staged.values()
+        return files
+
+    def _covers(self, index: Index) -> bool:
+        return covers_chunks(self._array, index)
+
+    def _encoded(self, index: Index, values: npt.NDArray[Any]) -> Iterator[tuple[Path, tuple[bytes, bytes]]]:
+        """(file, contents) of each chunk of ``array[index]``, which covers them whole."""
+        values = values.astype(self._stored, copy=False)
+        for coordinates, place in pieces(self._array, index):
+            body = self._compressor.encode(self._whole(coordinates, values[place]))
+            checksum = google_crc32c.value(body).to_bytes(4, "little")
+            yield chunk_file(self._folder, self._array, coordinates), (body, checksum)
+
+    def _around(self, index: Index, values: npt.NDArray[Any]) -> tuple[Index, npt.NDArray[Any]]:
+        """The chunks that ``index`` touches, and what they hold once ``array[index]`` is ``values``."""
         region = tuple(
             slice(start // chunk * chunk, min(-(-stop // chunk) * chunk, size))
             for (start, stop), chunk, size in zip(
                 bounds(self._array, index), self._chunks, self._array.shape, strict=True
             )
         )
-        whole = np.asarray(self._array[region])
+        whole = read_whole_chunks(self._folder, self._array, region)
+        if whole is None:
+            whole = np.asarray(self._array[region])
         inside = tuple(
             slice(start - part.start, stop - part.start)
             for (start, stop), part in zip(bounds(self._array, index), region, strict=True)
         )
         whole[inside] = values.reshape(whole[inside].shape)
-        yield from self.write(region, whole, durable=True)
+        return region, whole
 
     def _whole(self, coordinates: tuple[int, ...], values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """``values`` as the whole chunk, fill where it reaches beyond the array's end."""
@@ -106,19 +137,25 @@ def _compressor(blosc: BloscCodec) -> Blosc:
     return Blosc(blosc.cname.value, blosc.clevel, shuffle[blosc.shuffle.value], blosc.blocksize, blosc.typesize)
 
 
-def _put(file: Path, *parts: bytes, durable: bool) -> None:
-    temporary = f"{file}.{uuid.uuid4().hex}.partial"
+def _put_beside(file: Path, contents: tuple[bytes, ...], *, write_back: bool = False) -> Path:
+    """Write ``contents`` under a name beside that of ``file``, which is returned."""
+    temporary = file.with_name(f"{file.name}.{uuid.uuid4().hex}.partial")
+    with _deleting([temporary]), open(temporary, "wb") as stream:
+        for part in contents:
+            stream.write(part)
+        stream.flush()
+        if write_back and sum(map(len, contents)) >= WRITTEN_BACK_BYTES:
+            start_writing_back(stream.fileno())
+    return temporary
+
+
+@contextlib.contextmanager
+def _deleting(files: Iterable[Path]) -> Iterator[None]:
+    """Where what is done within fails, those of ``files`` that are there are deleted."""
     try:
-        with open(temporary, "wb") as stream:
-            for part in parts:
-                stream.write(part)
-            stream.flush()
-            if durable:
-                os.fsync(stream.fileno())
-            elif sum(map(len, parts)) >= WRITTEN_BACK_BYTES:
-                start_writing_back(stream.fileno())
-        os.replace(temporary, file)
+        yield
     except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
+        for file in files:
+            with contextlib.suppress(OSError):
+                file.unlink()
         raise

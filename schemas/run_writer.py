@@ -41,7 +41,7 @@ class RunWriter(Run):
         self._unsynced: set[Path] = set()
         self._lock = threading.Lock()
         self._commit_lock = threading.Lock()
-        self._partial_writes: dict[str, threading.Lock] = {}
+        self._turns: dict[str, threading.Lock] = {}
         self._files: dict[str, ChunkFiles | None] = {}
         self._folder = self._opened()
         self.sweep()
@@ -59,6 +59,21 @@ class RunWriter(Run):
         back, so those writes to an array take turns. Raises ValueError where ``values`` has another shape than the
         selection, or is not of the stored dtype of a site or peak.
         """
+        self.write_parts(name, [(index, values)])
+
+    def write_parts(self, name: str, parts: Iterable[tuple[Index, npt.NDArray[Any]]]) -> None:
+        """``write`` each (index, values) of ``parts``, no two of which may touch one chunk: quicker in one turn."""
+        within = []
+        for index, values in parts:
+            values = self._fitting(name, index, values)
+            if covers_chunks(self.array(name), index):
+                self._write_whole(name, index, values)
+            else:
+                within.append((index, values))
+        if within:
+            self._replace(name, within)
+
+    def _fitting(self, name: str, index: Index, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         array = self.array(name)
         values = np.asarray(values)
         expected = tuple(len(range(*picked.indices(size))) for picked, size in slices(array, index))
@@ -66,28 +81,29 @@ class RunWriter(Run):
             raise ValueError(f"{name}{list(index)} takes an array of shape {expected}, not {values.shape}")
         if "bits" in array.attrs and values.dtype != array.dtype:
             raise ValueError(f"{name} takes bit patterns in {array.dtype}, not {values.dtype}")
-        if covers_chunks(array, index):
-            self._write_whole(name, index, values)
-        else:
-            self._rewrite(name, index, values)
+        return values
 
-    def _write_whole(self, name: str, index: Index, values: npt.NDArray[Any], *, durable: bool = False) -> None:
+    def _write_whole(self, name: str, index: Index, values: npt.NDArray[Any]) -> None:
         files = self._files_of(name)
         if files is None:
             self._write_through_zarr(name, index, values)
         else:
-            self._written(files.write(index, values, durable=durable))
+            self._written(files.write(index, values))
 
-    def _rewrite(self, name: str, index: Index, values: npt.NDArray[Any]) -> None:
-        """Set a part of chunks, the rest of which may have been committed: a power failure must not take that."""
+    def _replace(self, name: str, parts: Sequence[tuple[Index, npt.NDArray[Any]]]) -> None:
+        """Set parts of chunks, the rest of which may have been committed: a power failure must not take that."""
         with self._lock:
-            turn = self._partial_writes.setdefault(name, threading.Lock())
-        files = self._files_of(name)
+            turn = self._turns.setdefault(name, threading.Lock())
         with turn, self._alone(name):
-            if files is None:
-                self._write_through_zarr(name, index, values)
-            else:
-                self._written(files.rewrite(index, values))
+            self._replace_alone(name, parts)
+
+    def _replace_alone(self, name: str, parts: Sequence[tuple[Index, npt.NDArray[Any]]]) -> None:
+        files = self._files_of(name)
+        if files is not None:
+            self._written(files.replace(parts))
+            return
+        for index, values in parts:
+            self._write_through_zarr(name, index, values)
 
     def _write_through_zarr(self, name: str, index: Index, values: npt.NDArray[Any]) -> None:
         """What has codecs that this project does not choose."""
@@ -123,10 +139,12 @@ class RunWriter(Run):
 
     def _mark(self, layers: Sequence[int], sequences: Sequence[int]) -> None:
         with self._alone("committed"):
+            columns = []
             for sequence in sequences:
                 column = self.read("committed", (slice(None), sequence))
                 column[list(layers)] = 1
-                self._write_whole("committed", (slice(None), sequence), column, durable=True)
+                columns.append(((slice(None), sequence), column))
+            self._replace_alone("committed", columns)
 
     def flush(self) -> None:
         """Return when everything written so far has reached the disk itself."""

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from capture.resume import LayerCheckpoints, make_durable
+from capture.resume import LayerCheckpoints
 from schemas import Run
 from tests.capture.captures import contents
 from tests.capture.forked_captures import Answer
@@ -97,7 +97,8 @@ def test_a_capture_that_runs_out_of_room_continues_to_the_same_bits(
         cells = []
         for number, size in enumerate(sizes(whole)):
             disk.resize(str(size))
-            assert_said(disk.capture(words), f"the disk is full: {STORE}")
+            foreseen = number == 0 and engine == "streamed"  # what is kept to go on from is counted
+            assert_said(disk.capture(words), "the store needs about" if foreseen else f"the disk is full: {STORE}")
             (tmp_path / str(size)).mkdir()
             copy = disk.copy_out(tmp_path / str(size))
             if number == 0:  # a store that cannot be made leaves nothing
@@ -127,7 +128,8 @@ def test_hidden_states_that_cannot_be_kept_are_an_error_of_the_disk(tmp_path: Pa
     resource.setrlimit(resource.RLIMIT_FSIZE, (16, hard))
     try:
         with pytest.raises(OSError, match="File too large") as caught:
-            make_durable([draft])
+            draft.write()
+        assert list(tmp_path.glob(".resume/*")) == []
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert caught.value.errno == errno.EFBIG

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from capture.resume import LayerCheckpoints, make_durable
+from capture.resume import LayerCheckpoints, publish
 from schemas import ENCODINGS
 from schemas.create import create_run
 from schemas.layout import Dimensions, plan_arrays
@@ -31,7 +31,8 @@ def keep(checkpoints: LayerCheckpoints, batch: range, wanted: list[int], done: i
     draft = checkpoints.draft(batch, wanted, done, hidden, peaks)
     assert draft.size_bytes == 3 * hidden.nbytes
     hidden.fill_(-1)  # the model goes on
-    make_durable([draft])
+    draft.write()
+    publish([draft])
 
 
 def test_what_was_kept_is_found_again(store: Path) -> None:

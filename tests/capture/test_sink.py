@@ -209,11 +209,11 @@ class FailingWriter(RunWriter):
     after = 0
     writes = 0
 
-    def write(self, name: str, index: Any, values: Any) -> None:
+    def write_parts(self, name: str, parts: Any) -> None:
         self.writes += 1
         if self.writes > self.after:
             self.failure()
-        super().write(name, index, values)
+        super().write_parts(name, parts)
 
 
 def no_space() -> None:
@@ -260,7 +260,7 @@ def test_a_failure_of_a_writer_thread_reaches_the_model(
     with pytest.raises(kind, match=message):
         model()
     assert len(batches) < 5
-    assert writer.writes <= after + 2
+    assert writer.writes <= after + 8  # as many at once
     assert not Run(writer.path).committed().any()
 
 
@@ -308,7 +308,8 @@ def test_an_error_of_the_model_drops_what_waits_and_is_not_replaced(store: Calla
     with pytest.raises(KeyboardInterrupt):
         model()
     assert not Run(writer.path).committed().any()
-    assert len(list(Path(writer.path).glob("ln_*/c.*"))) <= 2  # the slice under way; its batch has two sequences
+    slices = [file for site in SITES for file in Path(writer.path, site).glob("c.*")]
+    assert len(slices) <= 2  # the one under way; its batch has two sequences
 
 
 class CheckingWriter(RunWriter):
