@@ -55,10 +55,10 @@ class ChunkReader:
                 return cls(folder, array) if sys.byteorder == "little" and os.path.isdir(folder) else None
         return None
 
-    def read(self, coordinates: tuple[int, ...], into: npt.NDArray[Any]) -> None:
-        """Decode the chunk at ``coordinates`` of the grid ``into`` contiguous memory of the whole chunk's size.
+    def frame(self, coordinates: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+        """What Blosc made of the chunk at ``coordinates`` of the grid, until this thread reads another chunk.
 
-        Raises UnreadableChunkError where the file is missing or its checksum does not hold.
+        Raises UnreadableChunkError where the file is missing, its checksum does not hold, or its size is another.
         """
         try:
             contents = _contents(os.path.join(self._folder, self._key(coordinates)))
@@ -67,12 +67,19 @@ class ChunkReader:
         body, checksum = contents[:-_CHECKSUM_BYTES], contents[-_CHECKSUM_BYTES:].tobytes()
         if len(checksum) < _CHECKSUM_BYTES or google_crc32c.value(body).to_bytes(4, "little") != checksum:
             raise UnreadableChunkError("its checksum does not match")
+        if int.from_bytes(body[_DECODED_BYTES].tobytes(), "little") != self._nbytes:
+            raise UnreadableChunkError("it holds another number of bytes")
+        return body
+
+    def read(self, coordinates: tuple[int, ...], into: npt.NDArray[Any]) -> None:
+        """Decode the chunk at ``coordinates`` of the grid ``into`` contiguous memory of the whole chunk's size.
+
+        Raises UnreadableChunkError as ``frame`` does.
+        """
         if into.nbytes != self._nbytes or into.dtype != self.dtype:
             raise ValueError(f"a chunk of {self._nbytes} bytes of {self.dtype} is not read into {into.nbytes}")
         try:
-            if int.from_bytes(body[_DECODED_BYTES].tobytes(), "little") != self._nbytes:
-                raise UnreadableChunkError("it holds another number of bytes")
-            blosc.decompress(body, into)
+            blosc.decompress(self.frame(coordinates), into)
         except (RuntimeError, ValueError) as error:
             raise UnreadableChunkError(str(error)) from None
 

@@ -59,6 +59,20 @@ class CellReader:
         start = 0
         if rows is not None:
             positions, start = positions[rows], rows.start
+        stored = self._rows(array, (layer, sequence), positions, "piece")
+        return self._piece(site, array, layer, sequence, positions, start, stored)
+
+    def _piece(
+        self,
+        site: str,
+        array: str,
+        layer: int,
+        sequence: int,
+        positions: Positions,
+        start: int,
+        stored: Rows,
+        frame: npt.NDArray[np.uint8] | None = None,
+    ) -> Piece:
         return Piece(
             site=site,
             array=array,
@@ -66,12 +80,31 @@ class CellReader:
             sequence=sequence,
             position=positions,
             start=start,
-            stored=self._rows(array, (layer, sequence), positions, "piece"),
+            stored=stored,
             encoding=self.run.encoding,
             in_gain_units=self.chosen.in_gain_units,
             norm=self.run.info.sites[array].norm,
             read_beside=self._beside,
+            frame=frame,
         )
+
+    def packed(self, site: str, array: str, layer: int, sequence: int, rows: slice) -> Piece | None:
+        """The piece with its rows still as Blosc made them (``Piece.frame``), where they are all of one chunk.
+
+        None where they are not, or the chunk cannot be read: ``piece`` says what is wrong. Until this thread reads
+        another piece.
+        """
+        positions, thin = self.positions(sequence)[rows], self._thin(array)
+        if thin is None or positions.size != thin.shape[2] or positions[0] % thin.shape[2]:
+            return None
+        if positions[-1] - positions[0] + 1 != positions.size:
+            return None
+        try:
+            frame = thin.frame((layer, sequence, int(positions[0]) // thin.shape[2], 0))
+        except UnreadableChunkError:
+            return None
+        stored = self._memory("piece", positions.size, thin)
+        return self._piece(site, array, layer, sequence, positions, rows.start, stored, frame)
 
     def split(self, whole: Piece) -> Iterator[Piece]:
         """A cell's piece as its parts, without reading anything again."""

@@ -40,7 +40,10 @@ class Fusion:
         return frozenset({self.layer_peaks, self.position_peaks, self.exceedances} - {None})  # type: ignore[arg-type]
 
     def take(self, statistics: Sequence[Reduction], piece: Piece, found: Found) -> None:
-        """Add what ``piece`` contributes to ``found``, whose position peaks are raised in place."""
+        """Add what ``piece`` contributes to ``found``, whose position peaks are raised in place.
+
+        Raises UnreadableChunkError as ``reduce_piece`` does; ``found`` is then as good as it was.
+        """
         if not self.members:
             return
         thresholds: tuple[int, ...] = ()

@@ -16,7 +16,7 @@ from schemas.run import Run
 
 __all__ = ["PassPlan", "plan_pass"]
 
-_BLOCK_BYTES = 128 * 2**20
+_BLOCK_BYTES = 256 * 2**20
 """Decoded bytes of the cells that one task reads, one after another. Fixed: what is combined first must not depend on
 the machine."""
 _WAVE_SEQUENCES = 16

@@ -5,18 +5,29 @@ Importing it imports numba, half a second; compiled code is kept beside this fil
 Rows are taken some at a time, which then lie in cache. Their maximum by feature, needed for the peaks anyway, says
 which features reach the least threshold. Those are few, and each of their values is looked up in a table of the
 thresholds that a pattern reaches. Where that would cost more, 64 features at once are compared with one threshold after
-another, which is vectorised. Measurements: docs/decisions/052.
+another, which is vectorised.
+
+A chunk may be decoded by Blosc a block at a time, each reduced while it lies in cache. Blosc has no call for that which
+does not copy. A block, though, is a frame of one block once 20 bytes stand before it: a header, and where it starts.
+They are written over what lies there in the frame and then put back, so Blosc decodes each block into the same memory.
+The frame: github.com/Blosc/c-blosc, README_CHUNK_FORMAT.rst. That is all in this file since numba, which keeps compiled
+code, compiles it anew only when the file changes that it is in. Measurements: docs/decisions/052.
 """
 
 from __future__ import annotations
 
+import ctypes
+from functools import lru_cache
 from typing import Any
 
+import llvmlite.binding as llvm
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+from numba import njit, types
+from numba.core.typing import signature
+from numcodecs import blosc
 
-__all__ = ["reduce_rows", "total_hits"]
+__all__ = ["UNDECODED", "decodes_blocks", "reduce_blocks", "reduce_rows", "total_hits"]
 
 _ROWS = 64
 _LANES = 64
@@ -26,7 +37,35 @@ _LANE_COST, _TILE_COST, _LEVEL_COST = 80, 200, 80
 """Nanoseconds, about: to look up a feature's values in ``_ROWS`` rows, to copy ``_LANES`` features of them to a tile,
 to compare a tile with a threshold."""
 
+UNDECODED = -1
+_HEADER = 16
+_FIRST = 20
+"""Bytes before the first block of a frame of one: the header, and where it starts."""
+_COPIED = 2
+"""Flag of a frame that is not compressed and has no blocks."""
+_SYMBOL = "outlier_features_blosc_decompress_ctx"
+
 Array = npt.NDArray[Any]
+
+_decompress = types.ExternalFunction(
+    _SYMBOL, signature(types.int32, types.voidptr, types.voidptr, types.uintp, types.int32)
+)
+
+
+@lru_cache(maxsize=1)
+def decodes_blocks() -> bool:
+    """Whether ``reduce_blocks`` may be called: the compiler is told where numcodecs' Blosc 1 is, if that shows one."""
+    try:
+        library = ctypes.CDLL(blosc.__file__)
+        version = library.blosc_get_version_string
+        version.restype = ctypes.c_char_p
+        address = ctypes.cast(library.blosc_decompress_ctx, ctypes.c_void_p).value
+        if not address or not version().startswith(b"1."):
+            return False
+    except (AttributeError, OSError):
+        return False
+    llvm.add_symbol(_SYMBOL, address)
+    return True
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -166,11 +205,11 @@ def reduce_rows(
 ) -> int:
     """Reduce (row, feature) patterns into the outputs; how many values are NaN or infinite.
 
-    ``thresholds`` ascend; all are at least 1. ``counts`` (threshold, feature) uint32 and ``exactly`` (1 + thresholds,
-    feature): a value that reaches k thresholds is counted either in the first k of ``counts`` or as one at k in
-    ``exactly``, whose first row says nothing. ``layer_peak`` (feature,) and ``position_peak`` (row, feature) are raised
-    to the maxima; a ``position_peak`` of no rows is left out. ``level_of``: thresholds that each pattern reaches, or
-    empty, and they are searched.
+    ``thresholds`` ascend; all are at least 1. ``counts`` (threshold, feature) and ``exactly`` (1 + thresholds,
+    feature), unsigned, hold numbers up to that of rows: a value that reaches k thresholds is counted either in the
+    first k of ``counts`` or as one at k in ``exactly``, whose first row says nothing. ``layer_peak`` (feature,) and
+    ``position_peak`` (row, feature) are raised to the maxima; a ``position_peak`` of no rows is left out. ``level_of``:
+    thresholds that each pattern reaches, or empty, and they are searched.
     """
     size, features = rows.shape
     top = np.zeros(features, rows.dtype)
@@ -224,6 +263,95 @@ def reduce_rows(
                 _reached(tile, thresholds[k], lanes)
                 _add(lanes, counts[k, f : f + width])
         _look_up(source, listed[:found], thresholds, level_of, exactly, mask)
+    return nonfinite
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _number(frame: Array, at: int) -> Any:
+    """The little-endian int32 at byte ``at``."""
+    value = np.int64(0)
+    for i in range(4):
+        value |= np.int64(frame[at + i]) << (8 * i)
+    return value - (1 << 32) if value >= 1 << 31 else value
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _write(frame: Array, at: int, value: int) -> None:
+    for i in range(4):
+        frame[at + i] = np.uint8((value >> (8 * i)) & 0xFF)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _decode(frame: Array, start: int, size: int, block: int, held: Array, into: Array) -> int:
+    """Decode the block of ``size`` bytes at ``start`` to ``into``, of ``block`` bytes or more; how many came out."""
+    own = frame[start - _FIRST : start]
+    held[:] = own
+    own[:4] = frame[:4]
+    _write(own, 4, size)
+    _write(own, 8, block)
+    _write(own, 12, frame.size - start + _FIRST)
+    _write(own, 16, _FIRST)
+    found = _decompress(own.ctypes, into.ctypes, np.uintp(into.size * into.itemsize), np.int32(1))
+    own[:] = held
+    return int(found)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def reduce_blocks(
+    frame: Array,
+    thresholds: Array,
+    level_of: Array,
+    mask: Any,
+    infinity: Any,
+    counts: Array,
+    exactly: Array,
+    layer_peak: Array,
+    position_peak: Array,
+) -> int:
+    """``reduce_rows`` of the rows in a Blosc ``frame`` (byte,), or UNDECODED where that is to be decoded as a whole.
+
+    Of what else there is, see there. Outputs are of no use after UNDECODED, but that ``position_peak`` was raised by
+    true values only.
+    """
+    features, itemsize = layer_peak.size, layer_peak.itemsize
+    if frame.size < _HEADER or frame[2] & _COPIED:
+        return UNDECODED
+    nbytes, block = _number(frame, 4), _number(frame, 8)
+    if block <= 0 or block > nbytes or block % itemsize or nbytes % (features * itemsize):
+        return UNDECODED
+    blocks = -(-nbytes // block)
+    if frame.size < _HEADER + 4 * blocks:
+        return UNDECODED
+    # A row that a block cuts waits before the place of the next block, which so begins the same cache line always.
+    place = -(-features // 64) * 64
+    memory = np.empty(place + block // itemsize, layer_peak.dtype)
+    held = np.empty(_FIRST, np.uint8)
+    row, waiting, nonfinite = 0, 0, 0
+    for k in range(blocks):
+        start, size = _number(frame, _HEADER + 4 * k), min(block, nbytes - k * block)
+        if start < _HEADER + 4 * blocks or start > frame.size - 4:
+            return UNDECODED
+        # a frame of the last block, if that is shorter, says so by a block's size that it does not fill
+        if _decode(frame, start, size, block, held, memory[place:]) != size:
+            return UNDECODED
+        first, values = place - waiting, waiting + size // itemsize
+        n = values // features
+        if n:
+            rows = memory[first : first + n * features].reshape(n, features)
+            nonfinite += reduce_rows(
+                rows,
+                thresholds,
+                level_of,
+                mask,
+                infinity,
+                counts,
+                exactly,
+                layer_peak,
+                position_peak[row : row + n],
+            )
+        row += n
+        waiting = values - n * features
+        memory[place - waiting : place] = memory[first + n * features : first + values]
     return nonfinite
 
 

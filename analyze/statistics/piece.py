@@ -28,7 +28,8 @@ class Piece:
 
     ``stored``: (row, feature) as stored. It lies in memory that the next piece is read into, so a statistic keeps no
     view of it, nor of ``patterns``, ``magnitudes`` and ``values``. ``position``: (row,) the rows' positions.
-    ``start``: how many chosen rows of the cell come before these.
+    ``start``: how many chosen rows of the cell come before these. ``frame``: where it is given, the rows as Blosc made
+    them, and ``stored`` is memory that they are not yet decoded into; only ``reduce_piece`` takes such a piece.
     """
 
     site: str
@@ -42,6 +43,7 @@ class Piece:
     in_gain_units: bool
     norm: NormInfo | None
     read_beside: Callable[[str, int, int, npt.NDArray[np.int64]], Patterns | None]
+    frame: npt.NDArray[np.uint8] | None = None
 
     @property
     def patterns(self) -> Patterns:

@@ -62,12 +62,13 @@ class Context:
 
     def sequence_cells(self, partials: Partials, name: str) -> npt.NDArray[Any]:
         """(site, layer, sequence, ...) of ``name`` of partials kept by all three; absent as in ``cells``."""
-        held, sequences = _Held(partials, name), self.chosen.sequences
-
-        def cell(site: str, layer: int) -> npt.NDArray[Any]:
-            return np.stack([held[site, layer, sequence] for sequence in sequences])
-
-        return np.stack([np.stack([cell(s, layer) for layer in self.chosen.layers]) for s in self.chosen.sites])
+        held, chosen = _Held(partials, name), self.chosen
+        whole = np.empty((len(chosen.sites), len(chosen.layers), len(chosen.sequences), *held.shape), held.dtype)
+        for i, site in enumerate(chosen.sites):
+            for j, layer in enumerate(chosen.layers):
+                for k, sequence in enumerate(chosen.sequences):
+                    whole[i, j, k] = held[site, layer, sequence]
+        return whole
 
     def by_position(self, partials: Partials, name: str) -> npt.NDArray[Any]:
         """(sequence, position, ...) of ``name`` of partials kept by sequence and start; 0 where no row is chosen."""
@@ -77,7 +78,13 @@ class Context:
         for key, partial in partials.items():
             if key.sequence is not None and key.start is not None:
                 rows = self.positions[key.sequence][key.start : key.start + len(partial[name])]
-                whole[self.chosen.sequences.index(key.sequence), rows] = partial[name]
+                chosen = whole[self.chosen.sequences.index(key.sequence)]
+                if (
+                    rows.size and rows[-1] - rows[0] + 1 == rows.size
+                ):  # ascending: copied as one, in a third of the time
+                    chosen[rows[0] : rows[0] + rows.size] = partial[name]
+                else:
+                    chosen[rows] = partial[name]
         return whole
 
     def dataset(self, variables: Mapping[str, tuple[Sequence[str], Any]], **attributes: Any) -> xr.Dataset:

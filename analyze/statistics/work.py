@@ -11,6 +11,7 @@ from analyze.statistics.fusion import Fusion, add
 from analyze.statistics.piece import Piece
 from analyze.statistics.selection import Chosen
 from analyze.statistics.statistic import Key, Partial, Reduction
+from schemas.chunk_reading import UnreadableChunkError
 from schemas.errors import CorruptChunkError
 from schemas.run import Run
 
@@ -95,11 +96,20 @@ class Task:
                 found.excluded += (Excluded(site, layer, block.sequence, str(error)),)
         return found
 
+    @property
+    def _only_fused(self) -> bool:
+        return len(self.fusion.members) == len(self.statistics)
+
     def _take(self, reader: CellReader, site: str, array: str, layer: int, sequence: int, found: Found) -> None:
         apart = self.fusion.members
         for piece, whole in self._pieces(reader, site, array, layer, sequence):
             if not whole:
-                self.fusion.take(self.statistics, piece, found.partials)
+                try:
+                    self.fusion.take(self.statistics, piece, found.partials)
+                except UnreadableChunkError:  # of one that came packed
+                    rows = slice(piece.start, piece.start + len(piece.position))
+                    unpacked = reader.piece(site, array, layer, sequence, rows)
+                    self.fusion.take(self.statistics, unpacked, found.partials)
             for i, statistic in enumerate(self.statistics):
                 if i not in apart and statistic.in_parts != whole:
                     add(statistic, piece, statistic.chunk(piece), found.partials[i])
@@ -109,13 +119,22 @@ class Task:
     ) -> Iterator[tuple[Piece, bool]]:
         """Parts of a cell, and where a statistic asks for it the cell as a whole, which is told by True."""
         if all(statistic.in_parts for statistic in self.statistics):
+            by_blocks = self._only_fused and reader.run.encoding.itemsize == 2 and _decodes_blocks()
             for rows in reader.parts(array, sequence) or [slice(0, 0)]:
-                yield reader.piece(site, array, layer, sequence, rows), False
+                packed = reader.packed(site, array, layer, sequence, rows) if by_blocks else None
+                yield packed or reader.piece(site, array, layer, sequence, rows), False
             return
         whole = reader.piece(site, array, layer, sequence)
         if any(statistic.in_parts for statistic in self.statistics):
             yield from ((part, False) for part in list(reader.split(whole)) or [whole])
         yield whole, True
+
+
+def _decodes_blocks() -> bool:
+    """Whether chunks may be reduced while they are decoded. Of float32 none is, as it takes 5 s to compile that too."""
+    from analyze.statistics.peak_kernel import decodes_blocks
+
+    return decodes_blocks()
 
 
 def merged(statistics: Sequence[Reduction], several: Iterable[Found]) -> Found:

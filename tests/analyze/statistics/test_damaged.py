@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,6 +39,41 @@ def damaged(tmp_path: Path) -> Path:
 def test_it_is_named_with_layer_and_sequence(damaged: Path) -> None:
     with pytest.raises(CorruptChunkError, match=r"chunk ln_mlp/c\.1\.0\.1\.0 \(layer 1, sequence 0, position 4 to 7\)"):
         measure(Run(damaged), [Moments()])
+
+
+def test_chunks_reduced_as_they_are_decoded_are_those_that_are_decoded_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from analyze.statistics import cells, work
+
+    values = np.random.default_rng(6).normal(0, 3, (2, 2, 40, 120)).astype(np.float32)
+    values[1][np.abs(values[1]) < 2] = 0  # as --keep floor=2 leaves them
+    values[:, :, ::9, 5], values[:, :, ::7, 8] = np.nan, -np.inf
+    path = tmp_path / "run.zarr"
+    write_store(path, {"ln_attn": values, "ln_mlp": values * 2}, position_chunk=16)  # the last of 8 positions
+    statistics = [Exceedances(("2", "3.5", "8")), PositionPeaks(), LayerPeaks()]
+    packed: list[bool] = []
+    given = cells.CellReader.packed
+
+    def seen(*of: Any) -> Any:
+        packed.append((piece := given(*of)) is not None)
+        return piece
+
+    monkeypatch.setattr(cells.CellReader, "packed", seen)
+    found = measure(Run(path), statistics, cache=False)
+    assert sorted(set(packed)) == [False, True]
+    with monkeypatch.context() as patched:
+        patched.setattr(work, "_decodes_blocks", lambda: False)
+        told = measure(Run(path), statistics, cache=False)
+    assert all(found[name].identical(told[name]) for name in found)
+    file = path / "ln_mlp/c.1.0.1.0"
+    file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(
+        CorruptChunkError, match=r"chunk ln_mlp/c\.1\.0\.1\.0 \(layer 1, sequence 0, position 16 to 31\)"
+    ):
+        measure(Run(path), statistics, cache=False)
+    left = measure(Run(path), statistics, cache=False, skip_corrupt=True)
+    assert left["exceedances"].attrs["excluded"] == ["ln_mlp, layer 1, sequence 0"]
 
 
 def test_it_is_left_out_as_a_whole_and_told(damaged: Path, tmp_path: Path) -> None:
