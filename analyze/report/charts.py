@@ -66,9 +66,14 @@ def _store_colour(alt: Any) -> Any:
     return alt.Color("store:N", legend=None, sort=None, scale=alt.Scale(range=list(PALETTE)))
 
 
-def _count_axis(alt: Any, title: str) -> Any:
+def _to_one(alt: Any) -> Any:
+    """A scale's domain that reaches from 0 to 1 at least: where all counts are 0 it would have no extent."""
+    return alt.DomainUnionWith(unionWith=[0, 1])
+
+
+def _count_axis(alt: Any, title: str, **scale: Any) -> Any:
     return {
-        "scale": alt.Scale(type="symlog", constant=1, nice=False, zero=True),
+        "scale": alt.Scale(type="symlog", constant=1, nice=False, zero=True, **scale),
         "axis": alt.Axis(values=_COUNTS, format=",d", title=title),
     }
 
@@ -82,13 +87,14 @@ def _sweep(alt: Any) -> Any:
         axis=alt.Axis(format="~g", labelOverlap="greedy", labelSeparation=6, labelFlush=False),
     )
     y = alt.Y("outliers:Q", **_count_axis(alt, "Outliers"))
+    whole = alt.Y("outliers:Q", **_count_axis(alt, "Outliers", domain=_to_one(alt)))  # of one layer: two would be told
     tooltip = [
         alt.Tooltip("store:N", title="Model"),
         alt.Tooltip("magnitude:Q", title="Magnitude"),
         alt.Tooltip("outliers:Q", title="Outliers", format=",d"),
     ]
     line = base.mark_line(strokeWidth=2).encode(
-        x=x, y=y, color=_store_colour(alt), strokeDash=alt.StrokeDash("store:N", sort=None, legend=None)
+        x=x, y=whole, color=_store_colour(alt), strokeDash=alt.StrokeDash("store:N", sort=None, legend=None)
     )
     points = base.mark_point(filled=True, size=24).encode(x=x, y=y, color=_store_colour(alt), tooltip=tooltip)
     rule = base.transform_filter("datum.chosen").mark_rule(strokeDash=[3, 3], opacity=0.6).encode(x=x)
@@ -109,7 +115,7 @@ def _phase(alt: Any) -> Any:
         y=y,
         color=alt.Color(
             "outliers:Q",
-            scale=alt.Scale(type="symlog", constant=1, scheme=_SEQUENTIAL),
+            scale=alt.Scale(type="symlog", constant=1, scheme=_SEQUENTIAL, domain=_to_one(alt)),
             legend=alt.Legend(
                 title="Outliers", orient="top", format=",d", gradientLength=220, gradientThickness=8, tickCount=4
             ),
@@ -223,21 +229,24 @@ def _profile(alt: Any) -> Any:
 
 
 def _growth(alt: Any) -> Any:
-    return (
-        _base(alt, 220)
-        .mark_line(point=alt.OverlayMarkDef(size=24), strokeWidth=2)
-        .encode(
-            x=alt.X("tokens:Q", title="Tokens", axis=alt.Axis(format="~s", tickCount=6)),
-            y=alt.Y("unique:Q", title="Unique features", scale=alt.Scale(zero=True)),
-            color=_store_colour(alt),
-            strokeDash=alt.StrokeDash("store:N", sort=None, legend=None),
-            tooltip=[
-                alt.Tooltip("store:N", title="Model"),
-                alt.Tooltip("tokens:Q", format=",d"),
-                alt.Tooltip("unique:Q", title="Unique features", format=".4g"),
-            ],
-        )
+    base = _base(alt, 220)
+    x = alt.X("tokens:Q", title="Tokens", axis=alt.Axis(format="~s", tickCount=6))
+    y = alt.Y("unique:Q", title="Unique features", scale=alt.Scale(zero=True))
+    whole = alt.Y("unique:Q", title="Unique features", scale=alt.Scale(zero=True, domain=_to_one(alt)))
+    line = base.mark_line(strokeWidth=2).encode(
+        x=x, y=whole, color=_store_colour(alt), strokeDash=alt.StrokeDash("store:N", sort=None, legend=None)
     )
+    points = base.mark_point(filled=True, size=24, opacity=1).encode(
+        x=x,
+        y=y,
+        color=_store_colour(alt),
+        tooltip=[
+            alt.Tooltip("store:N", title="Model"),
+            alt.Tooltip("tokens:Q", format=",d"),
+            alt.Tooltip("unique:Q", title="Unique features", format=".4g"),
+        ],
+    )
+    return alt.layer(line, points)
 
 
 def _quantisation(alt: Any) -> Any:
@@ -275,7 +284,7 @@ def _emergence(alt: Any, x: str, title: str) -> Any:
                 else alt.Scale(zero=False, padding=20, reverse=True),
                 axis=alt.Axis(format="~s", tickCount=6, labelExpr="replace(datum.label, 'G', 'B')"),
             ),
-            y=alt.Y("outliers:Q", **_count_axis(alt, "Outliers")),
+            y=alt.Y("outliers:Q", **_count_axis(alt, "Outliers", domain=_to_one(alt))),
             color=_store_colour(alt),
             shape=alt.Shape("family:N", legend=alt.Legend(title=None, orient="top", columns=1, labelLimit=300)),
             tooltip=[

@@ -29,10 +29,14 @@ async function fillChart(name, rows, words, numbers) {
   details.numbers = numbers;
   fillNumbers(details);
   let held = drawn.get(name);
-  if (held && held.place !== place) {
+  if (held && (held.place !== place || !rows.length)) {
     held.ready.then((result) => result.finalize());
     drawn.delete(name);
     held = undefined;
+  }
+  if (!rows.length) { // a scale of nothing is infinite
+    place.replaceChildren(make("p", { class: "quiet" }, "Nothing to draw: there is no value above 0."));
+    return;
   }
   if (!held) {
     const spec = { ...page.charts[name], description: words, data: { name: "rows", values: rows } };

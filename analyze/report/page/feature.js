@@ -43,7 +43,8 @@ function fillList(answer) {
       `by ${criticalKnown(view) ? "critical magnitude" : "peak"}`
     : `No ${pairs ? "pair" : "feature"} counts here: choose a smaller magnitude or lesser shares`;
   const headings = ["Feature", ...(pairs ? ["Sequence"] : []), "L%", "S%", "Peak", "Critical magnitude"];
-  at("list").replaceChildren(table(caption, headings, headings.map(() => true), rows, { id: "units" }));
+  at("list").replaceChildren(shown.length ? table(caption, headings, headings.map(() => true), rows, { id: "units" })
+    : make("p", { class: "absent" }, `${caption}.`));
   if (shown.length > 40) at("list").append(make("p", { class: "quiet paper" }, "The first 40 are printed."));
   if (view.coverage.critical === "asked" && !isAsked() && shown.length) {
     at("list").append(make("p", { class: "quiet" }, "Critical magnitudes are held for the shares that were asked for: " +

@@ -48,7 +48,7 @@ function fillTable(answers) {
   const rows = stores.map((store, i) => {
     const { cells } = answers[i];
     const words = store.facts.model_words;
-    return [make("span", { class: "name" }, swatch(i), own(store.facts.label)),
+    return [modelName(i),
       make("strong", {}, cells.outliers), cells.unique, cells.perSequence, cells.layers, cells.positions,
       ...[...facts, ...several].map((name) => own(words[name]))];
   });
@@ -154,6 +154,7 @@ function preparePrint() {
 async function start() {
   const names = stores.map((store) => store.facts.label);
   at("title").append(names.length === 1 ? own(names[0]) : `${names.length} models compared`);
+  at("title").classList.toggle("long", names.length === 1 && names[0].length > 40);
   at("lead").append(`Systematic outlier features at ${asked.magnitudes.length} magnitudes from ${asked.magnitudes[0]} to ` +
     `${asked.magnitudes.at(-1)}. `, asked.magnitudes.length > 1 ? `The page opens at ${asked.chosen_because}. ` : "", make("span", { class: "screen" },
     "Move a slider: every number is what the command answers, exactly."));

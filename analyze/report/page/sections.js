@@ -68,10 +68,14 @@ function swatch(index) {
   return mark;
 }
 
+/** A model's name with its mark; one too long for a few lines is cut, whole where the pointer rests and for who cannot see it. */
+const modelName = (index) => make("span", { class: "name", title: stores[index].facts.label }, swatch(index),
+  own(stores[index].facts.label));
+
 /** Names of the models with their marks: the legend of all charts that show several. */
 function legend(stores) {
   return make("ul", { class: "legend", "aria-label": "Models" },
-    stores.map((store, i) => make("li", {}, swatch(i), own(store.facts.label))));
+    stores.map((_, i) => make("li", {}, modelName(i))));
 }
 
 function definitionList(entries) {

@@ -179,7 +179,7 @@ function fillEmergence() {
   at("emergence-table").replaceChildren(table(`Each model's largest feature at magnitude ${asked.magnitudes[state.magnitude]}`,
     ["Model", "Family", "Outliers", "Mean L%", "Mean S%", "Largest feature", "Critical magnitude", "Median |X|"],
     [false, false, true, true, true, true, true, true],
-    emergenceRows().map((row) => [own(row.store), own(row.family), row.cells.outliers, row.cells.layers, row.cells.positions,
+    emergenceRows().map((row, i) => [modelName(i), own(row.family), row.cells.outliers, row.cells.layers, row.cells.positions,
       row.largest, row.critical, row.median]), { id: "emergence-rows" }));
 }
 

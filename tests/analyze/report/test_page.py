@@ -260,12 +260,21 @@ def test_growth_is_that_of_the_object(page: Page, compared_stores: list[Path]) -
         if isinstance(store.saturation, Saturation)
         for tokens, unique in zip(store.saturation.tokens, store.saturation.unique_features[0], strict=True)
     ]
+    page.value("document.querySelectorAll('.numbers').forEach((one) => { one.open = true; })")
     points = (
         "[...document.querySelectorAll('[data-chart=growth] .mark-symbol path')].map((path) => "
         "[.../^Tokens: ([0-9.]+); Unique features: ([0-9.]+)/.exec(path.ariaLabel)].slice(1).map(Number))"
     )
     time.sleep(0.5)  # charts follow when the sliders rest
     assert [tuple(point) for point in page.value(points)] == expected
+    last = (
+        "[...document.querySelectorAll('[data-numbers=growth] tbody tr:last-child td')].map((cell) => cell.textContent)"
+    )
+    assert page.value(last) == [f"{store.saturation.unique_features[0][-1]:.6g}" for store in seen.stores]  # type: ignore[union-attr]
+    without = "[...document.querySelectorAll('.numbers')].filter((one) => !one.querySelector('td')).length"
+    charts = page.value("document.querySelectorAll('.chart').length")
+    assert (page.value(without), page.value("document.querySelectorAll('.numbers').length")) == (0, charts)
+    page.value("document.querySelectorAll('.numbers').forEach((one) => { one.open = false; })")
 
 
 def test_many_sequences_and_exact_formats(browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,6 +301,26 @@ def test_many_sequences_and_exact_formats(browser: Browser, tmp_path: Path, monk
     assert opened.value("document.getElementById('emergence')") is None
     assert opened.complaints() == []
     opened.close()
+
+
+@pytest.mark.slow
+def test_zeros_long_names_and_nan_open_without_complaint(browser: Browser, tmp_path: Path) -> None:
+    random_ = np.random.default_rng(3)
+    shape = (3, 3, 20, 8)
+    values = {site: (random_.standard_t(3, shape) * 3).astype(np.float32) for site in ("ln_attn", "ln_mlp")}
+    write_store(tmp_path / "zero.zarr", {site: np.zeros(shape, np.float32) for site in values})
+    write_store(tmp_path / "long.zarr", values, floor="6", model={"name": "name" * 50})
+    values["ln_attn"][1, 2, 3, 4], values["ln_mlp"][2, 1, 0, 5] = np.nan, np.inf
+    write_store(tmp_path / "nan.zarr", values, model={"name": "name" * 50})
+    every = [tmp_path / f"{name}.zarr" for name in ("zero", "long", "nan")]
+    for stores in (every, every[:1], every[1:2]):
+        write_report(overview(stores, "2:10:2"), tmp_path / "report.html")
+        opened = browser.page(tmp_path / "report.html", 360)
+        opened.until("document.body && document.body.dataset.ready")
+        opened.value("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+        assert opened.value("document.documentElement.scrollWidth") <= 360
+        assert opened.complaints() == []
+        opened.close()
 
 
 @pytest.mark.slow
