@@ -1,8 +1,16 @@
-"""``python -m analyze``: the command of that name."""
+"""``python -m analyze``, and the command of that name."""
 
 import sys
 
-from analyze.cli import main
+from schemas.command import start_command
+
+__all__ = ["main"]
+
+
+def main() -> int:
+    """Run the command with the process's own arguments; returns its exit status."""
+    return start_command("analyze")
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import importlib
+import io
 import os
 import re
 import sys
@@ -11,11 +13,21 @@ from collections.abc import Callable, Sequence
 from schemas.errors import InputError, OutlierFeaturesError
 from schemas.remote_errors import redact
 
-__all__ = ["run_command"]
+__all__ = ["run_command", "start_command"]
 
 
 _LONGEST_WORD = 400
 """Characters of a word that are shown whole: paths are rarely as long."""
+
+
+def start_command(name: str) -> int:
+    """What ``main()`` of the command ``name`` returns; 130 where it is interrupted while it is still being imported."""
+    try:
+        status: int = importlib.import_module(f"{name}.cli").main()
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted", file=sys.stderr)
+        return 130
+    return status
 
 
 def run_command(
@@ -27,6 +39,7 @@ def run_command(
     with the words ``interrupted``. A reader of stdout that has left is no error: 0. Other exceptions are faults of ours
     and pass. ``arguments`` are those that ``run`` goes by: none may hold a NUL, which no file's name and no URL can.
     """
+    _make_printable()
     try:
         for argument in arguments:
             if "\0" in argument:
@@ -46,6 +59,16 @@ def run_command(
     except KeyboardInterrupt:
         print(f"{name}: {interrupted}", file=sys.stderr)
         return 130
+
+
+def _make_printable() -> None:
+    """No name makes printing fail: what stdout and stderr cannot encode is escaped, and one that is closed drops it."""
+    for stream in ("stdout", "stderr"):
+        held = getattr(sys, stream)
+        if held is None:
+            setattr(sys, stream, open(os.devnull, "w", errors="backslashreplace"))  # noqa: SIM115  # for the whole process
+        elif isinstance(held, io.TextIOWrapper):
+            held.reconfigure(errors="backslashreplace")
 
 
 def _told(name: str, message: str, status: int) -> int:

@@ -132,7 +132,7 @@ def cache_folders(path: str) -> Iterator[Path]:
 
 
 def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(os.fsencode(text)).hexdigest()
 
 
 def store_identity(path: str) -> str | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import re
 import shlex
 import signal
@@ -14,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from analyze.cli import main
+from schemas.command import start_command
 from tests.analyze.conftest import Command
 from tests.analyze.criteria.mixture import make_mixture
 
@@ -170,6 +173,41 @@ def test_an_interrupt_exits_with_130(noisy_store: Path) -> None:
         process.send_signal(signal.SIGINT)
         assert process.stderr.read() == b"analyze: interrupted\n"
         assert process.wait() == 130
+
+
+def test_no_name_makes_printing_fail(noisy_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Letters that the terminal has not, a byte that is no text, and an output that is closed."""
+    name = os.fsdecode("caf\u00e9 ".encode() + b"\xff.zarr")
+    (tmp_path / name).symlink_to(noisy_store)
+    (tmp_path / "other.zarr").symlink_to(noisy_store.with_name("none"))
+    monkeypatch.chdir(tmp_path)
+    for form in ("table", "csv"):
+        out = io.TextIOWrapper(io.BytesIO(), "ascii")
+        monkeypatch.setattr(sys, "stdout", out)
+        assert main(["--store", name, "--format", form]) == 0
+        out.seek(0)
+        assert form == "table" or "caf\\xe9 \\udcff.zarr" in out.read()
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    assert main(["--store", name, "--format", "csv"]) == 0
+    assert main(["--store", "other.zarr"]) == 2
+    sys.stdout.close()
+    sys.stderr.close()
+
+
+@pytest.mark.parametrize("command", ["analyze", "capture"])
+def test_an_interrupt_of_an_import_is_quiet(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Interrupted:
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == f"{command}.cli":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, f"{command}.cli", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Interrupted(), *sys.meta_path])
+    assert start_command(command) == 130
+    assert capsys.readouterr() == ("", f"{command}: interrupted\n")
 
 
 def test_data_goes_to_stdout_alone(analyze: Command, noisy_store: Path) -> None:

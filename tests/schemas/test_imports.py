@@ -44,6 +44,11 @@ def test_importing_a_package_pulls_in_nothing_heavy(module: str) -> None:
     assert HEAVY.intersection(found.stdout.split()) - {module.split(".")[0]} == set()
 
 
+def test_a_command_starts_with_next_to_nothing_that_an_interrupt_could_tear() -> None:
+    found = python("import sys, analyze.__main__, capture.__main__; print(*sys.modules)")
+    assert not {"numpy", "zarr", "pydantic", "argparse"} & set(found.stdout.split()), found.stderr
+
+
 @pytest.mark.parametrize("command", ["analyze", "capture"])
 def test_help_answers_without_the_heavy_packages(command: str) -> None:
     code = f"""
