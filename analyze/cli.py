@@ -164,7 +164,7 @@ def _pieces(arguments: argparse.Namespace) -> Iterator[str]:
     if arguments.quantisation is not None:
         return _quantisation(arguments)
     _refuse(arguments, _OF_QUANTISATION, "goes with --quantisation: add that, or leave it out")
-    if arguments.criteria or arguments.by:
+    if arguments.criteria is not None or arguments.by is not None:
         _refuse(arguments, ("report",), "has these tables already: leave out --criteria or --by, or --report")
         _refuse(arguments, ("plots",), "goes with a definition of outliers: leave out --criteria or --by, or --plots")
         return _tables(arguments)

@@ -19,6 +19,8 @@ __all__ = ["MAX_MAGNITUDES", "Share", "ShareWords", "counted", "decimal_text", "
 MAX_MAGNITUDES = 10_000
 """Most magnitudes of one question."""
 
+LEAST_MAGNITUDE, LARGEST_MAGNITUDE = Decimal("1e-60"), Decimal("1e60")
+
 _DECIMAL = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
 _MOST_CHARACTERS = 80
 
@@ -158,7 +160,7 @@ def _magnitude(text: str, whole: str) -> Fraction:
     decimal = Decimal(typed)
     if decimal < 0:
         raise InputError(f"--magnitude {_shown(text)}{where} is negative: a magnitude is 0 or more")
-    if decimal and not -60 <= decimal.adjusted() < 60:
+    if decimal and not LEAST_MAGNITUDE <= decimal <= LARGEST_MAGNITUDE:
         raise InputError(f"--magnitude {_shown(text)}{where} is out of range: a magnitude is 0, or from 1e-60 to 1e60")
     return Fraction(decimal)
 

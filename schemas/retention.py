@@ -64,7 +64,7 @@ def parse_retention(text: str) -> Retention:
     decimal = Decimal(magnitude)
     if not decimal:
         raise InputError(f"--keep {text}: a floor of 0 keeps every value; that is --keep slices")
-    if not -60 <= decimal.adjusted() < 60:
+    if not Decimal("1e-60") <= decimal <= Decimal("1e60"):
         raise InputError(f"--keep {text}: a floor is from 1e-60 to 1e60")
     floor = format(decimal, "f")
     return Retention(floor=floor.rstrip("0").rstrip(".") if "." in floor else floor)

@@ -105,7 +105,7 @@ def compare(
             "routing": ("run", [model.routing or "" for model in models]),
             "precision": ("run", [precision_words(first.info) for first in firsts]),
             "sequences": ("run", [len(first.plan.sequences) for first in firsts]),
-            "tokens": ("run", [len(first.plan.sequences) * first.plan.dimensions.positions for first in firsts]),
+            "tokens": ("run", [sum(first.plan.positions_of) for first in firsts]),
             "token_sha256": ("run", [first.info.corpus.token_sha256 for first in firsts]),
         }
     )

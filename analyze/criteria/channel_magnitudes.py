@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import xarray as xr
 
 from analyze.evaluation.criterion import Criterion, Quantity
@@ -21,14 +22,14 @@ def evaluate(channels: xr.Dataset) -> xr.Dataset:
     count = channels["count"]
     variables: dict[Hashable, xr.DataArray] = {}
     for name, held in (("largest", channels.largest), ("mean", channels.magnitudes / count.where(count > 0))):
-        by_channel = held.where(count > 0)
+        by_channel = held.where((count > 0) | ((held == np.inf) if name == "largest" else False))
         greatest, median = by_channel.max("feature"), by_channel.median("feature")
         short = "channel_max" if name == "largest" else "channel_mean"
         variables |= {
             name: by_channel,
             short: greatest,
             f"{short}_at": by_channel.fillna(-1.0).argmax("feature"),
-            f"{short}_over_median": greatest / median.where(median > 0),
+            f"{short}_over_median": greatest / median.where((median > 0) & np.isfinite(median)),
         }
     return xr.Dataset(variables)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from analyze.quantities import counted
-from analyze.tables.table import Field, Table, Value, percent, plain
+from analyze.tables.table import Field, Table, Value, percent
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -55,26 +55,29 @@ def _by_layer(found: xr.Dataset) -> Table:
     top = "top" in found
     if top:
         fields += [Field(f"top_{i}", f"Top {i}") for i in (1, 2, 3)] + [Field("median", "Median |X|")]
-    rows = []
-    for magnitude in found.magnitude.values.tolist():
-        for site in found.site.values.tolist():
-            for layer in found.layer.values.tolist():
-                cell = found.sel(magnitude=magnitude, site=site, layer=layer)
-                hits, tokens = int(cell.hits), int(cell.tokens)
-                rows.append(
-                    (
-                        *_start(found),
-                        magnitude,
-                        site,
-                        layer,
-                        hits,
-                        _share(hits, int(cell["values"])),
-                        tokens,
-                        _share(tokens, int(cell.looked_at)),
-                        int(cell.features),
-                        *([*map(plain, cell.top.values), plain(cell["median"].values[()])] if top else []),
-                    )
-                )
+    axes = ("magnitude", "site", "layer")
+    hits, tokens, features = (found[name].transpose(*axes).values.tolist() for name in ("hits", "tokens", "features"))
+    of = {name: found[name].transpose("site", "layer").values.tolist() for name in ("values", "looked_at")}
+    largest = found.top.transpose("site", "layer", "place").values.tolist() if top else None
+    median = found["median"].transpose("site", "layer").values.tolist() if top else None
+    start, layers = _start(found), found.layer.values.tolist()
+    rows = [
+        (
+            *start,
+            magnitude,
+            site,
+            layer,
+            hits[m][i][j],
+            _share(hits[m][i][j], of["values"][i][j]),
+            tokens[m][i][j],
+            _share(tokens[m][i][j], of["looked_at"][i][j]),
+            features[m][i][j],
+            *([] if largest is None or median is None else [*largest[i][j], median[i][j]]),
+        )
+        for m, magnitude in enumerate(found.magnitude.values.tolist())
+        for i, site in enumerate(found.site.values.tolist())
+        for j, layer in enumerate(layers)
+    ]
     notes = [
         f"{_hit_note(found)} Tokens: those with at least one. Features: those with at least {_at_least(found)}.",
         "Top 1, 2, 3 and the median of |X|: of each sequence's (position, feature) tensor, the mean over sequences."
@@ -95,24 +98,28 @@ def _by_position(found: xr.Dataset) -> Table:
         Field("percent", "of all hits", text=percent),
     )
     layers, size = found.sizes["layer"], found.sizes["position"]
-    totals = found.hits.sum("layer")
-    counts = found.rows.isel(layer=0)
+    start = _start(found)
+    totals = found.hits.sum("layer").transpose("magnitude", "site", "position").values
+    counts = (
+        found.rows.sum("layer").transpose("site", "position").values
+    )  # of each layer its own: cells that could not be read are of some layers alone
 
     def rows(parts: list[range], names: list[Value]) -> Iterator[tuple[Value, ...]]:
-        for magnitude in found.magnitude.values.tolist():
-            for site in found.site.values.tolist():
-                hits = totals.sel(magnitude=magnitude, site=site).values
-                tokens = counts.sel(site=site).values
+        bounds = [0, *(part.stop for part in parts)]
+        for magnitude, of_magnitude in zip(found.magnitude.values.tolist(), totals, strict=True):
+            for site, hits, tokens in zip(found.site.values.tolist(), of_magnitude, counts, strict=True):
                 whole = int(hits.sum())
-                for part, name in zip(parts, names, strict=True):
-                    own, of = int(hits[part.start : part.stop].sum()), int(tokens[part.start : part.stop].sum())
+                sums = (np.diff(np.cumsum([0, *one])[bounds]).tolist() for one in (hits, tokens))
+                for name, own, of in zip(names, *sums, strict=True):
                     if of:
-                        yield (*_start(found), magnitude, site, name, own, own / (of * layers), _share(own, whole))
+                        yield (*start, magnitude, site, name, own, own / of, _share(own, whole))
 
     every = [range(i, i + 1) for i in range(size)]
     binned = position_bins(size)
     names: list[Value] = list(bin_names(binned))
     note = f"{_hit_note(found)} Summed over {counted(layers, 'layer')} and all sequences analysed."
+    if found.attrs.get("excluded"):
+        note += " Per token and layer: of the cells that were read."
     return _table(
         found, "position", fields, list(rows(every, list(range(size)))), [note], for_people=tuple(rows(binned, names))
     )
@@ -144,24 +151,25 @@ def _by_expert(found: xr.Dataset) -> Table:
         Field("outlier_features", "Outlier features"),
         Field("outlier_percent", "of features", text=_fine_percent),
     )
-    features = found.attrs["features"]
+    features, start, layers = found.attrs["features"], _start(found), found.layer.values.tolist()
     rows: list[tuple[Value, ...]] = []
     for magnitude in found.magnitude.values.tolist():
         own = found.sel(magnitude=magnitude)
-        tokens, hits = own.tokens.values, own.hits.values
-        for i, expert in np.argwhere(tokens > 0):
-            outliers = int(own.outlier_features.values[i, expert])
+        tokens, hits, hit = own.tokens.values, own.hits.values, own.features.values
+        outlier_features = own.outlier_features.values
+        for i, expert in np.argwhere(tokens > 0).tolist():
+            outliers = int(outlier_features[i, expert])
             count, of = int(hits[i, expert]), int(tokens[i, expert])
             rows.append(
                 (
-                    *_start(found),
+                    *start,
                     magnitude,
-                    int(own.layer.values[i]),
-                    int(expert),
+                    layers[i],
+                    expert,
                     of,
                     count,
                     count / of,
-                    int(own.features.values[i, expert]),
+                    int(hit[i, expert]),
                     outliers,
                     _share(outliers, features),
                 )

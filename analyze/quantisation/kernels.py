@@ -66,7 +66,8 @@ def _group_peak(block: Block, width: int) -> Values:
 
 def _spread(scale: Values, width: int, like: Values) -> Values:
     """(position, group) as (position, feature): one long row is faster to divide by than many short groups."""
-    return np.repeat(scale, width, axis=1)[:, : like.shape[1]]
+    features = like.shape[1]
+    return np.repeat(scale, min(width, features), axis=1)[:, :features]  # a group larger than the row is the row
 
 
 def zeropoint(per: Literal["tensor", "token"]) -> Kernel:

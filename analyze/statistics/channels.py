@@ -24,10 +24,11 @@ _ROWS = 128
 
 @dataclass(frozen=True)
 class Channels(TensorStatistic):
-    """Of each feature, over the chosen positions of all sequences, finite values alone.
+    """Of each feature, over the chosen positions of all sequences, finite values alone but for ``largest``.
 
     Result: (tensor, layer, feature) of ``count`` int64, ``mean`` and ``m2`` (the sum of ``(x - mean)^2``),
-    ``magnitudes`` (the sum of ``|x|``), ``largest`` (the largest ``|x|``), float64. Blocks of rows are put together
+    ``magnitudes`` (the sum of ``|x|``), ``largest`` (the largest ``|x|``, infinite where a
+    value is, 0 of none that is a number), float64. Blocks of rows are put together
     by Chan's formula in a fixed order, so the mean square, ``mean^2 + m2 / count``, loses nothing.
     """
 
@@ -47,7 +48,9 @@ class Channels(TensorStatistic):
         finite = np.isfinite(x)
         everything = bool(finite.all())
         count = np.full(x.shape[1], x.shape[0], np.int64) if everything else finite.sum(axis=0).astype(np.int64)
+        infinite = np.zeros(x.shape[1])
         if not everything:
+            infinite[np.isinf(x).any(axis=0)] = np.inf
             x[~finite] = 0
         mean = x.sum(axis=0) / np.maximum(count, 1)
         magnitudes = np.abs(x)
@@ -55,7 +58,7 @@ class Channels(TensorStatistic):
             "count": count,
             "mean": mean,
             "magnitudes": magnitudes.sum(axis=0),
-            "largest": magnitudes.max(axis=0, initial=0),
+            "largest": np.maximum(magnitudes.max(axis=0, initial=0), infinite),
         }
         x -= mean
         if not everything:

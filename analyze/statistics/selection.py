@@ -12,7 +12,7 @@ from schemas.errors import InputError, StoreError
 from schemas.layout import MASK_DOCUMENT_START, MASK_SPECIAL, RESIDUAL
 from schemas.run import Run
 
-__all__ = ["EVERYTHING", "TOKEN_CLASSES", "Chosen", "Selection", "choose"]
+__all__ = ["EVERYTHING", "TOKEN_CLASSES", "Chosen", "Selection", "choose", "chosen_sites"]
 
 TOKEN_CLASSES = ("special", "first", "rest")
 """The tokenizer's special tokens; tokens that begin a window or a document, and are not special; all others."""
@@ -72,11 +72,10 @@ def choose(run: Run, selection: Selection = EVERYTHING, *, slices: bool = True) 
     slices were not kept (unless they are not read: ``slices=False``), or it is partial and that was not asked for.
     """
     d = run.dimensions
-    stored = tuple(run.info.stored_sites)
-    sites = selection.sites or tuple(site for site in stored if site != RESIDUAL) or stored
-    for site in sites:
-        if site not in run.info.sites:
-            raise InputError(f"{run.path} has no site {site!r}; it has: {', '.join(run.info.sites)}")
+    for name, numbers in (("sites", selection.sites), ("layers", selection.layers), ("sequences", selection.sequences)):
+        if numbers is not None and not len(numbers):
+            raise InputError(f"{name}={numbers!r} chooses none: name at least one, or leave it out for all")
+    sites = chosen_sites(run, selection.sites)
     arrays = tuple(run.info.site_array(site) for site in sites)
     for array in arrays:
         if slices and array not in run:
@@ -99,6 +98,20 @@ def choose(run: Run, selection: Selection = EVERYTHING, *, slices: bool = True) 
     if selection.tokens is not None and selection.tokens not in TOKEN_CLASSES:
         raise InputError(f"no class of tokens is called {selection.tokens!r}; there are: {', '.join(TOKEN_CLASSES)}")
     return Chosen(sites, arrays, layers, sequences, start, stop, selection.tokens, selection.in_gain_units)
+
+
+def chosen_sites(run: Run, sites: tuple[str, ...] | None) -> tuple[str, ...]:
+    """``sites``, or for None those that are stored by themselves, without the residual unless nothing else is stored.
+
+    Definitions are about what enters the blocks. Raises InputError for a site that the run has not.
+    """
+    if sites is None:
+        stored = tuple(run.info.stored_sites)
+        return tuple(site for site in stored if site != RESIDUAL) or stored
+    for site in sites:
+        if site not in run.info.sites:
+            raise InputError(f"{run.path} has no site {site!r}; it has: {', '.join(run.info.sites)}")
+    return tuple(sites)
 
 
 def _require_within(noun: str, number: int, size: int) -> None:

@@ -12,11 +12,11 @@ import numpy.typing as npt
 from analyze.gain import require_gains
 from analyze.quantities import counted, decimal_text
 from analyze.sequences import analysed_sequences
-from analyze.statistics.selection import Chosen
+from analyze.statistics.selection import Chosen, chosen_sites
 from analyze.thresholds.question import Question
 from schemas.bits import ENCODINGS, Encoding, magnitude_value, threshold_bits
 from schemas.errors import InputError, StoreError
-from schemas.layout import RESIDUAL, Dimensions, layer_peak_name, position_peak_name
+from schemas.layout import Dimensions, layer_peak_name, position_peak_name
 from schemas.run import Run
 
 __all__ = ["MAX_DETAILED_THRESHOLDS", "Plan", "make_plan"]
@@ -189,7 +189,7 @@ def make_plan(run: Run, question: Question) -> Plan:
 
 def _chosen(run: Run, question: Question) -> Chosen:
     d = run.dimensions
-    sites = _sites(run, question)
+    sites = chosen_sites(run, question.sites)
     layers, positions = (
         None if asked is None else asked.of(total, run.path)
         for asked, total in ((question.layers_range, d.layers), (question.positions_range, d.positions))
@@ -227,16 +227,6 @@ def _by_count_flag(question: Question) -> str:
     if definition.position_coverage != "union":
         return f"--position-coverage {definition.position_coverage}"
     return f"--minimum-hits {definition.minimum_hits.text}"
-
-
-def _sites(run: Run, question: Question) -> tuple[str, ...]:
-    stored = tuple(run.info.stored_sites)
-    if question.sites is None:  # definitions are about what enters the blocks, unless nothing else is stored
-        return tuple(site for site in stored if site != RESIDUAL) or stored
-    for site in question.sites:
-        if site not in run.info.sites:
-            raise InputError(f"{run.path} has no site {site!r}; it has: {', '.join(run.info.sites)}")
-    return question.sites
 
 
 def _require(run: Run, arrays: tuple[str, ...], count_engine: str, flag: str | None) -> None:

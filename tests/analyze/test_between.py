@@ -215,7 +215,10 @@ def test_compare_says_what_each_answer_says(noisy_store: Path, tmp_path: Path) -
     values = np.random.default_rng(2).normal(0, 6, (5, 4, 20, 12)).astype(np.float32)
     mixture = {"name": "mix", "experts": 8, "top_k": 2, "routing": "softmax", "total_parameters": 10**9}
     write_store(tmp_path / "b.zarr", {"ln_attn": values, "ln_mlp": values}, model=mixture)
+    part = compare([noisy_store, tmp_path / "b.zarr"], positions_range="1:5", tokens="rest")
+    assert part.tokens.values.tolist() == [4 * 4, 4 * 4]
     found = compare([str(noisy_store), tmp_path / "b.zarr"], "6,8", definition="llm-int8")
+    assert found.tokens.values.tolist() == [4 * 20, 4 * 20]
     for name, store in (("tiny", noisy_store), ("mix", tmp_path / "b.zarr")):
         for result in answer(store, ask("6,8", definition="llm-int8")):
             at = found.sel(run=name, magnitude=float(result.magnitude))

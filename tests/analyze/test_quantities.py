@@ -28,6 +28,7 @@ from schemas.errors import InputError
         ("1,2:3:1", "1 2 3"),
         ("0.1", "1/10"),
         (".5", "1/2"),
+        ("1e60,1e-60", f"{10**60} 1/{10**60}"),
     ],
 )
 def test_magnitudes_are_exact(text: str, told: str) -> None:
@@ -49,6 +50,7 @@ def test_magnitudes_are_exact(text: str, told: str) -> None:
         ("-6", "'-6' is negative"),
         ("4,-6", "'-6' in '4,-6' is negative"),
         ("1e200", "is out of range"),
+        ("1.001e60", "a magnitude is 0, or from 1e-60 to 1e60"),
         ("1e-200", "is out of range"),
         ("2:12", "write START:STOP:STEP"),
         ("2:12:1:1", "write START:STOP:STEP"),

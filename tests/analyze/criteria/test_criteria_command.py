@@ -103,6 +103,7 @@ def test_hits_in_every_format(analyze: Command, mixture: Made, form: str, by: st
     ("flags", "told"),
     [
         (["--criteria", "kurtos"], "did you mean kurtosis?"),
+        (["--criteria", ""], "--criteria '' has an empty name"),
         (["--criteria", "massive"], "--sites ln_attn,ln_mlp,residual"),
         (["--criteria", "super-experts"], "the model has no experts"),
         (["--criteria", "kurtosis", "--by", "position"], "write --by layer"),

@@ -222,7 +222,10 @@ def test_values_that_are_not_finite_are_left_out(tmp_path: Path) -> None:
     values = random.normal(0, 1, (1, 2, 6, 5)).astype(np.float32)
     values[0, 0, 1, 2], values[0, 1, 3, 0] = np.nan, -np.inf
     write_store(tmp_path / "s.zarr", {"ln_attn": values}, "float32")
-    found = evaluate_criteria(tmp_path / "s.zarr", "kurtosis,infinity-norm")
+    found = evaluate_criteria(tmp_path / "s.zarr", "kurtosis,infinity-norm,channel-magnitudes")
+    channels = found["channel-magnitudes"].isel(tensor=0, layer=0)
+    assert (float(channels.channel_max), int(channels.channel_max_at)) == (np.inf, 0)
+    assert np.isfinite(channels["mean"]).all()
     close(found["kurtosis"].kurtosis.isel(tensor=0, layer=0), oracle.kurtosis(np.concatenate(values[0]).tolist()))
     own = [oracle.value_kurtosis(q.tolist()) for q in values[0]]
     close(found["infinity-norm"].kurtosis.isel(tensor=0, layer=0), own)

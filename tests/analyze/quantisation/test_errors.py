@@ -52,7 +52,7 @@ def limits(group: int, alpha: str) -> Settings:
 
 
 @settings(max_examples=30, deadline=None)
-@given(tensors(), st.sampled_from((3, 16, 128)), st.sampled_from(("6", "0.5", "127")))
+@given(tensors(), st.sampled_from((3, 16, 128, 10**12)), st.sampled_from(("6", "0.5", "127")))
 @pytest.mark.parametrize("name", FORMATS)
 def test_what_values_become(name: str, made: tuple[Array, str], group: int, alpha: str) -> None:
     values, encoding = made

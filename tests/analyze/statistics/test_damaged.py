@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 
+from analyze.evaluation.criterion_tables import asked_tables
 from analyze.resources import Resources
 from analyze.statistics.exceedances import Exceedances
 from analyze.statistics.measure import measure
@@ -118,6 +120,24 @@ def test_the_command_says_what_it_skipped(analyze: Command, damaged: Path) -> No
     )
     _, out, _ = analyze(*asked, "--skip-corrupt", "--format", "json")
     assert json.loads(out)["results"][0]["excluded_cells"] == ["ln_mlp of layer 1, sequence 0"]
+
+
+def test_by_position_is_per_token_and_layer_that_was_read(damaged: Path) -> None:
+    """One cell of ln_mlp is left out, then all of its layer 0 too, whose tokens stood for every layer's."""
+    kept = {
+        site: (VALUES + i).astype(ml_dtypes.bfloat16).astype(np.float32) for i, site in enumerate(("ln_attn", "ln_mlp"))
+    }
+    kept["ln_mlp"][1, 0] = 0
+    for lost, read in ((3, {"ln_attn": 6, "ln_mlp": 5}), (0, {"ln_attn": 6, "ln_mlp": 3})):
+        for file in (damaged / "ln_mlp").glob(f"c.{lost}.*"):
+            file.unlink()
+            kept["ln_mlp"][lost] = 0
+        (table,) = asked_tables([damaged], by="position", magnitude="2", skip_corrupt=True)
+        rows = {(row["site"], row["position"]): row["hits_per_token"] for row in table.records()}
+        for site, values in kept.items():
+            hits = (np.abs(values) >= 2).sum(axis=(0, 1, 3)).tolist()
+            assert [rows[site, p] for p in range(8)] == [n / read[site] for n in hits]
+        assert "Per token and layer: of the cells that were read." in table.notes[0]
 
 
 def test_every_answer_that_left_something_out_says_so(analyze: Command, damaged: Path) -> None:
