@@ -20,7 +20,14 @@ from analyze.chance.levels import MAX_LEVELS
 from analyze.opened import path_of
 from analyze.overviews.features import feature_views, listed_features
 from analyze.overviews.ladders import climb
-from analyze.overviews.lattice import LEAST_LAYERS, LEAST_POSITIONS, share_steps, take_lattice
+from analyze.overviews.lattice import (
+    LEAST_LAYERS,
+    LEAST_POSITIONS,
+    by_sequence,
+    least_question,
+    share_steps,
+    take_lattice,
+)
 from analyze.overviews.results import (
     Absent,
     Asked,
@@ -39,7 +46,7 @@ from analyze.tables.columns import MODEL_COLUMNS, RUN_COLUMNS
 from analyze.tables.likeness import comparison_notes
 from analyze.tables.names import compared
 from analyze.tables.wording import definition_words, notes, shares_words
-from analyze.thresholds.answers import answer, peak_source
+from analyze.thresholds.answers import answer_and_least, peak_source
 from analyze.thresholds.asking import AnyRun, Magnitudes, magnitude_words
 from analyze.thresholds.plan import Plan
 from analyze.thresholds.question import Question, ask
@@ -103,13 +110,15 @@ def answered_overview(
     wanted = _wanted(question, chosen)
     layer_shares, layer_share = share_steps(question.layers, LEAST_LAYERS)
     position_shares, position_share = share_steps(question.positions, LEAST_POSITIONS)
-    results = [answer(path, question, progress, resources) for path in paths]
+    least = least_question(question, layer_shares[0], position_shares[0])
+    answers = [answer_and_least(path, question, by_sequence(least), progress, resources) for path in paths]
+    results = [found for found, _ in answers]
     infos, plans, labels = compared([found[0] for found in results])
     place, because = wanted or _opening(question, results)
     stores = []
-    for path, found, label in zip(paths, results, labels, strict=True):
+    for path, (found, held), label in zip(paths, answers, labels, strict=True):
         run, plan = Run(path), found[0].plan
-        lattice = take_lattice(run, question, layer_shares[0], position_shares[0], progress, resources)
+        lattice = take_lattice(run, question, least, held.units, progress, resources)
         tally = found[0].tally
         assert tally is not None  # features were asked for
         listed = listed_features(tally.units, lattice.pairs, plan.thresholds[0], features)

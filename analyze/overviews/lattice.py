@@ -20,11 +20,18 @@ from analyze.resources import Resources
 from analyze.thresholds.answers import tallied
 from analyze.thresholds.plan import Plan, make_plan
 from analyze.thresholds.question import Question
-from analyze.thresholds.tally import Tally
 from analyze.thresholds.units import Units
 from schemas.run import Run
 
-__all__ = ["LEAST_LAYERS", "LEAST_POSITIONS", "Lattice", "share_steps", "take_lattice"]
+__all__ = [
+    "LEAST_LAYERS",
+    "LEAST_POSITIONS",
+    "Lattice",
+    "by_sequence",
+    "least_question",
+    "share_steps",
+    "take_lattice",
+]
 
 Counts = npt.NDArray[np.int64]
 
@@ -143,27 +150,27 @@ class Lattice:
         return [int(np.count_nonzero(row >= plan.sequences_needed)) for row in times]
 
 
-def take_lattice(
-    run: Run,
-    question: Question,
-    layer_share: ShareStep,
-    position_share: ShareStep,
-    progress: Progress,
-    resources: Resources,
-) -> Lattice:
-    """The lattice of a question, down to the least shares given; takes what ``answer`` takes, once or twice."""
-    plan = make_plan(run, question)
-    definition = question.definition
+def least_question(question: Question, layer_share: ShareStep, position_share: ShareStep) -> Question:
+    """The question at the least shares given."""
     least = replace(question, layers=_share(layer_share), positions=_share(position_share))
-    if definition.position_coverage == "mean":  # a mean over affected layers can fall and rise again: all are held
+    if question.definition.position_coverage == "mean":  # a mean over affected layers can fall and rise again: all held
         least = replace(least, positions=Share("0", Fraction(1, 10**12)))
-    own = replace(least, definition=replace(definition, scope="sequence", sequence_share=None))
+    return least
 
-    def taken(asked: Question) -> Tally:
-        return tallied(run, make_plan(run, asked), progress, resources, [])
 
-    features = None if definition.unit == "sequence-feature" else taken(least).units
-    return Lattice(plan, taken(own).units, features)
+def by_sequence(question: Question) -> Question:
+    """The question of each sequence by itself."""
+    return replace(question, definition=replace(question.definition, scope="sequence", sequence_share=None))
+
+
+def take_lattice(
+    run: Run, question: Question, least: Question, pairs: Units, progress: Progress, resources: Resources
+) -> Lattice:
+    """The lattice of a question from its ``pairs``, down to what is ``least``; one of features takes a pass."""
+    features = None
+    if question.definition.unit != "sequence-feature":
+        features = tallied(run, make_plan(run, least), progress, resources, []).units
+    return Lattice(make_plan(run, question), pairs, features)
 
 
 def _share(step: ShareStep) -> Share:

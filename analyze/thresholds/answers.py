@@ -16,7 +16,7 @@ from analyze.thresholds.peaks import PeakSource, SequencePeaks, stored_peaks
 from analyze.thresholds.plan import Plan, make_plan
 from analyze.thresholds.question import Question
 from analyze.thresholds.results import Result, assemble, assemble_survival
-from analyze.thresholds.tally import Tally, take_tally
+from analyze.thresholds.tally import Tally, take_tallies, take_tally
 from schemas.errors import InputError
 from schemas.perplexity import Perplexity, perplexity
 from schemas.run import Run
@@ -26,7 +26,15 @@ if TYPE_CHECKING:
     from analyze.thresholds.counting import CountSource, SequenceCounts
     from analyze.thresholds.details import Details
 
-__all__ = ["answer", "count_source", "peak_source", "refuse_zero_with_nan", "run_perplexity", "tallied"]
+__all__ = [
+    "answer",
+    "answer_and_least",
+    "count_source",
+    "peak_source",
+    "refuse_zero_with_nan",
+    "run_perplexity",
+    "tallied",
+]
 
 
 def answer(
@@ -72,6 +80,22 @@ def answer(
     refuse_zero_with_nan(run, plan, tally.nonfinite)
     left_out = _left_out(excluded)
     return assemble(os.fspath(store), run.info, plan, tally, details, run_perplexity(run, plan), left_out)
+
+
+def answer_and_least(
+    store: str | os.PathLike[str], question: Question, least: Question, progress: Progress, resources: Resources
+) -> tuple[list[Result], Tally]:
+    """The results of ``question``, and the tally of ``least``: the same at lesser shares, sequences by themselves.
+
+    One pass over stored peaks gives both; what takes more is asked twice.
+    """
+    run = Run(store)
+    plan, other = make_plan(run, question), make_plan(run, least)
+    if plan.by_count or plan.count_engine != "peaks" or question.definition.scope == "pooled":
+        return answer(store, question, progress, resources), tallied(run, other, progress, resources, [])
+    held, tally = take_tallies([other, plan], peak_source(run, plan, progress, resources))
+    refuse_zero_with_nan(run, plan, tally.nonfinite)
+    return assemble(os.fspath(store), run.info, plan, tally, None, run_perplexity(run, plan), ()), held
 
 
 def tallied(run: Run, plan: Plan, progress: Progress, resources: Resources, excluded: list[Excluded]) -> Tally:

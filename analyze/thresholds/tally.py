@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ from analyze.thresholds.peaks import PeakSource, SequencePeaks, critical_pattern
 from analyze.thresholds.plan import Plan
 from analyze.thresholds.units import Staircase, Units
 
-__all__ = ["POOLED_BYTES", "Tally", "take_tally"]
+__all__ = ["POOLED_BYTES", "Tally", "take_tallies", "take_tally"]
 
 Counts = npt.NDArray[np.int64]
 Patterns = npt.NDArray[Any]
@@ -50,7 +51,7 @@ class Tally:
 
 def take_tally(plan: Plan, source: PeakSource) -> Tally:
     """The tally of ``plan`` over the peaks of ``source``: one pass, and more only past ``POOLED_BYTES``."""
-    return _pooled(plan, source) if plan.question.definition.scope == "pooled" else _by_sequence(plan, source)
+    return _pooled(plan, source) if plan.question.definition.scope == "pooled" else take_tallies([plan], source)[0]
 
 
 def _alone(plan: Plan, peaks: SequencePeaks, layers: Patterns) -> Patterns:
@@ -69,33 +70,59 @@ def _lengths(plan: Plan, critical: Patterns) -> Counts:
     return lengths
 
 
-def _by_sequence(plan: Plan, source: PeakSource) -> Tally:
-    critical = np.empty((len(plan.sequences), plan.dimensions.features), plan.encoding.unsigned)
-    overall = np.zeros(plan.dimensions.features, plan.encoding.unsigned)
+def take_tallies(plans: Sequence[Plan], source: PeakSource) -> list[Tally]:
+    """Tallies of plans that differ in shares alone, the least first, by sequence: one pass, and hits are counted once."""
+    least = plans[0]
+    shape = (len(least.sequences), least.dimensions.features)
+    criticals = [np.empty(shape, least.encoding.unsigned) for _ in plans]
+    overall = np.zeros(least.dimensions.features, least.encoding.unsigned)
     parts: list[Units] = []
     nonfinite = 0
     for row, peaks in enumerate(source()):
-        layers = plan.layer_units(peaks.layer)
+        layers = least.layer_units(peaks.layer)
         peak = layers.max(axis=0) if peaks.largest is None else peaks.largest
         np.maximum(overall, peak, out=overall)
-        critical[row] = _alone(plan, peaks, layers)
+        for plan, found in zip(plans, criticals, strict=True):
+            found[row] = _alone(plan, peaks, layers)
         nonfinite += peaks.nonfinite
-        feature = np.flatnonzero(critical[row] >= plan.thresholds[0])
-        lengths = _lengths(plan, critical[row, feature])
+        critical = criticals[0][row]
+        feature = np.flatnonzero(critical >= least.thresholds[0])
+        lengths = _lengths(least, critical[feature])
         parts.append(
             Units(
                 sequence=np.full(feature.size, peaks.sequence, np.int64),
                 feature=feature.astype(np.int64),
-                critical=critical[row, feature],
+                critical=critical[feature],
                 peak=peak[feature],
-                layers=Staircase.counted(layers[:, feature], plan.thresholds, lengths),
-                positions=Staircase.counted(peaks.position.take(feature, axis=1), plan.thresholds, lengths),
+                layers=Staircase.counted(layers[:, feature], least.thresholds, lengths),
+                positions=Staircase.counted(peaks.position.take(feature, axis=1), least.thresholds, lengths),
                 times=None,
-                layers_total=plan.layers_total,
+                layers_total=least.layers_total,
                 positions_total=np.full(feature.size, len(peaks.position), np.int64),
             )
         )
-    units = _joined(plan, parts)
+    row_of = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    pairs = _joined(least, parts)
+    return [
+        _tally(plan, pairs, critical[row_of, pairs.feature], critical, overall, nonfinite)
+        for plan, critical in zip(plans, criticals, strict=True)
+    ]
+
+
+def _tally(plan: Plan, pairs: Units, own: Patterns, critical: Patterns, overall: Patterns, nonfinite: int) -> Tally:
+    """That of one plan from pairs at lesser shares, or its own; ``own``: their critical patterns by the plan."""
+    rows = np.flatnonzero(own >= plan.thresholds[0])
+    units = Units(
+        sequence=None if pairs.sequence is None else pairs.sequence[rows],
+        feature=pairs.feature[rows],
+        critical=own[rows],
+        peak=pairs.peak[rows],
+        layers=pairs.layers.reordered(rows),
+        positions=pairs.positions.reordered(rows),
+        times=None,
+        layers_total=pairs.layers_total,
+        positions_total=np.asarray(pairs.positions_total)[rows],
+    )
     if plan.sequences_needed is not None:
         units = _features_met_often(plan, units, kth_largest(critical, plan.sequences_needed), overall)
     return Tally(units.sorted(), critical, nonfinite)
