@@ -62,6 +62,7 @@ class Pass:
                     ]
                 held = self._scheduler.persist(graph.nodes([*outputs, *rest]))
                 folded = held[len(outputs) :]
+                del graph  # and what it was folded from
                 yield from zip(wave, self._scheduler.values(held[: len(outputs)]), strict=True)
             self.rest = merged(self._statistics, self._scheduler.values(folded))
         finally:

@@ -310,8 +310,8 @@ def reduce_blocks(
 ) -> int:
     """``reduce_rows`` of the rows in a Blosc ``frame`` (byte,), or UNDECODED where that is to be decoded as a whole.
 
-    Of what else there is, see there. Outputs are of no use after UNDECODED, but that ``position_peak`` was raised by
-    true values only.
+    Only to be called where ``decodes_blocks`` says so. After UNDECODED the outputs are of no use, but that
+    ``position_peak`` was raised by true values only. ``frame`` is written to, and ends as it was.
     """
     features, itemsize = layer_peak.size, layer_peak.itemsize
     if frame.size < _HEADER or frame[2] & _COPIED:
