@@ -71,7 +71,7 @@ def _lengths(plan: Plan, critical: Patterns) -> Counts:
 
 
 def take_tallies(plans: Sequence[Plan], source: PeakSource) -> list[Tally]:
-    """Tallies of plans that differ in shares alone, the least first, by sequence: one pass, and hits are counted once."""
+    """Tallies of plans that differ in shares alone, the least first, by sequence: one pass, hits counted once."""
     least = plans[0]
     shape = (len(least.sequences), least.dimensions.features)
     criticals = [np.empty(shape, least.encoding.unsigned) for _ in plans]
