@@ -270,6 +270,7 @@ def _views(arguments: argparse.Namespace) -> Iterator[str]:
         ("quantisation", "criteria", "by", "report", "plots"),
         f"is another question than --{asked}: leave one of them out",
     )
+    _refuse(arguments, _OF_QUANTISATION, f"goes with --quantisation, not with --{asked}: leave it out")
     from analyze.formats import render_tables
     from analyze.progress import shown_progress, silent_progress
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from schemas.errors import InputError
-from schemas.run import Run
+from schemas.run import Run, is_url
 
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["opened", "path_of"]
+__all__ = ["opened", "path_of", "require_distinct"]
 
 
 def path_of(run: str | os.PathLike[str] | xr.Dataset | Run) -> str:
@@ -47,3 +48,15 @@ def path_of(run: str | os.PathLike[str] | xr.Dataset | Run) -> str:
 def opened(run: str | os.PathLike[str] | xr.Dataset | Run) -> Run:
     """The run, opened; raises what ``path_of`` and ``Run`` raise."""
     return run if isinstance(run, Run) else Run(path_of(run))
+
+
+def require_distinct(paths: Iterable[str]) -> None:
+    """Raise InputError where two of the paths lead to one store: a row beside itself is a comparison of nothing."""
+    places: dict[str, str] = {}
+    for path in paths:
+        place = path.rstrip("/") if is_url(path) else os.path.realpath(path)
+        if place in places:
+            other = places[place]
+            told = f"{path} is given twice" if path == other else f"{other} and {path} are one store"
+            raise InputError(f"{told}: name each store once")
+        places[place] = path

@@ -204,6 +204,8 @@ def open_remote(url: str) -> Remote:
         )
     if not bucket:
         raise InputError(f"{shown} names no bucket or host: write s3://BUCKET/PATH.zarr")
+    if "//" in parts.path:
+        raise InputError(f"{shown} has an empty name between two slashes: write {re.sub('(?<!:)//+', '/', shown)}")
     if scheme == "http" and bucket not in _LOOPBACK:
         raise InputError(
             f"{shown}: http:// is taken of this machine alone, as nothing protects what it carries: use https://"

@@ -29,7 +29,7 @@ from schemas.provenance import RunInfo, parse_attributes
 from schemas.remote import RemoteStore, is_url, open_remote
 from schemas.retention import Retention, parse_retention
 
-__all__ = ["Run", "is_url", "open_group", "store_bytes"]
+__all__ = ["Run", "is_url", "local_path", "open_group", "store_bytes"]
 
 
 def local_path(path: str | os.PathLike[str]) -> str:

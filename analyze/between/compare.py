@@ -10,9 +10,11 @@ import xarray as xr
 
 from analyze.between.protocol import protocol_aspects
 from analyze.between.published import PublishedRow, find_published
-from analyze.opened import path_of
+from analyze.opened import path_of, require_distinct
 from analyze.progress import Progress, silent_progress
+from analyze.quantities import decimal_text
 from analyze.resources import DEFAULT_RESOURCES, Resources
+from analyze.tables.definition_columns import definition_of_all
 from analyze.tables.likeness import comparison_notes, precision_words
 from analyze.tables.names import label, store_names
 from analyze.thresholds.answers import answer
@@ -41,8 +43,7 @@ def answers(
     paths = [path_of(run) for run in ([runs] if isinstance(runs, str) else runs)]
     if not paths:
         raise InputError("no runs were given: name at least one store")
-    if len(set(paths)) < len(paths):
-        raise InputError(f"{next(p for p in paths if paths.count(p) > 1)} is given twice: name each store once")
+    require_distinct(paths)
     question = ask(magnitude_words(magnitudes), **knobs)
     return [answer(path, question, progress, resources) for path in paths]
 
@@ -82,7 +83,9 @@ def compare(
     ``perplexity``, ``tokens`` analysed and ``token_sha256``. ``published`` adds ``published_outliers`` and the other
     columns of the published row where there is one, and as attribute ``protocol`` a list of
     "model: aspect: published; here". Attribute ``notes``: sentences that say what keeps these runs from being
-    compared like with like; empty where nothing does. ``knobs`` as for ``outliers``. Raises what ``answer`` raises.
+    compared like with like; empty where nothing does. The other attributes are the definition's knobs and, in words,
+    what they ask and where the answers came from, naming the runs that differ. ``knobs`` as for ``outliers``. Raises
+    what ``answer`` raises.
 
     >>> both = compare(["runs/tiny.zarr", "runs/other.zarr"], 7)
     >>> both.run.values.tolist(), both.outliers.values.ravel().tolist()
@@ -111,8 +114,8 @@ def compare(
     )
     notes = comparison_notes([first.info for first in firsts], [first.plan for first in firsts], labels)
     notes += left_out_notes(firsts, labels)
-    shared = ("definition", "unit", "layers", "positions", "words")
-    dataset.attrs = {**{name: sweeps[0].attrs[name] for name in shared}, "notes": notes}
+    magnitude = decimal_text(firsts[0].magnitude) if len(found[0]) == 1 else "the magnitude"
+    dataset.attrs = {**definition_of_all([first.plan for first in firsts], labels, magnitude), "notes": notes}
     return _with_published(dataset, firsts, labels) if published else dataset
 
 

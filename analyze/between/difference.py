@@ -15,9 +15,9 @@ from analyze.opened import opened
 from analyze.progress import Progress, silent_progress
 from analyze.quantities import decimal_text
 from analyze.resources import DEFAULT_RESOURCES, Resources, whole
+from analyze.tables.definition_columns import definition_of_all
 from analyze.tables.likeness import comparison_notes
 from analyze.tables.names import model_labels
-from analyze.tables.wording import definition_words, shares_words
 from analyze.thresholds.answers import refuse_zero_with_nan, tallied
 from analyze.thresholds.asking import AnyRun, magnitude_words
 from analyze.thresholds.plan import Plan, make_plan
@@ -204,13 +204,10 @@ def _dataset(
         {**coordinates, "run": labels},
         {
             "stores": [run.path for run in runs],
-            "definition": question.definition.preset,
-            "unit": question.definition.unit,
+            **definition_of_all(plans, labels, decimal_text(question.magnitudes[0])),
             "magnitude": float(question.magnitudes[0]),
             "magnitude_text": decimal_text(question.magnitudes[0]),
             "moved_of": "peak" if of == "peak" else "critical magnitude",
-            "words": definition_words(plans[0], decimal_text(question.magnitudes[0])),
-            "shares": [shares_words(plan) for plan in plans],
             "notes": notes,
         },
     )

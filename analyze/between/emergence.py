@@ -16,9 +16,10 @@ from analyze.between.compare import answers, left_out_notes, run_labels
 from analyze.progress import Progress, silent_progress
 from analyze.quantities import decimal_text
 from analyze.resources import DEFAULT_RESOURCES, Resources
+from analyze.tables.definition_columns import definition_of_all
 from analyze.tables.likeness import comparison_notes, precision_words
 from analyze.thresholds.answers import peak_source
-from analyze.thresholds.asking import AnyRun, sweep_dataset
+from analyze.thresholds.asking import AnyRun
 from analyze.thresholds.definitions import ONE_HIT
 from analyze.thresholds.known_numbers import Numbers, known_numbers
 from analyze.thresholds.plan import Plan, make_plan
@@ -111,12 +112,15 @@ def emergence_of(
         "perplexity": columns.pop("perplexity"),
         "precision": [precision_words(firsts[i].info) for i in order],
     }
-    about = sweep_dataset([firsts[0]]).attrs
+    about = definition_of_all(
+        [firsts[i].plan for i in order], [labels[i] for i in order], decimal_text(firsts[0].magnitude)
+    )
     return xr.Dataset(
         {name: ("run", values) for name, values in columns.items()},
         {"run": [labels[i] for i in order], **{name: ("run", values) for name, values in axes.items()}},
         {
-            **{name: about[name] for name in ("definition", "unit", "layers", "positions", "words")},
+            **about,
+            "stores": [firsts[i].store for i in order],
             "magnitude": float(firsts[0].magnitude),
             "magnitude_text": decimal_text(firsts[0].magnitude),
             "notes": [

@@ -11,10 +11,11 @@ from analyze.between.protocol import protocol_aspects
 from analyze.between.published import find_published
 from analyze.quantities import decimal_text
 from analyze.tables.columns import experts_words, parameters
+from analyze.tables.definition_columns import DEFINITION_FIELDS, definition_attributes, definition_values
 from analyze.tables.likeness import precision_words
 from analyze.tables.names import label, store_names
 from analyze.tables.table import Field, Table, Value, percent, plain, shown
-from analyze.tables.wording import notes
+from analyze.tables.wording import definition_notes, notes
 from analyze.thresholds.results import Result
 
 __all__ = ["diff_tables", "emergence_table", "published_tables"]
@@ -49,7 +50,8 @@ def published_tables(results: Sequence[Result]) -> list[Table]:
                 *(experts_words(model.experts, model.shared_experts), model.experts, model.shared_experts),
                 *(model.top_k, model.routing, result.outliers),
                 *(result.unique_features, result.mean_layer_percent, result.mean_position_percent),
-                *(result.perplexity.value, precision_words(result.info)),
+                *(result.perplexity.value, precision_words(result.info), result.store),
+                *definition_values(definition_attributes(result.plan, decimal_text(result.magnitude))),
             )
         )
         row = find_published(model)
@@ -62,6 +64,7 @@ def published_tables(results: Sequence[Result]) -> list[Table]:
                 *(experts_words(row.experts, row.shared_experts), row.experts, row.shared_experts),
                 *(row.top_k, row.routing, row.outliers, None),
                 *(row.mean_layer_percent, row.mean_position_percent, row.perplexity, row.precision),
+                *([None] * (1 + len(DEFINITION_FIELDS))),
             )
         )
         told.append(f"{name}: published as {row.name} in {row.protocol.source}.")
@@ -93,6 +96,8 @@ def published_tables(results: Sequence[Result]) -> list[Table]:
         Field("mean_position_percent", "Mean S%", percent),
         Field("perplexity", "Perplexity", _four),
         Field("precision", "Precision", right=False),
+        Field("store", "", hidden=True),
+        *DEFINITION_FIELDS,
     )
     tables = [
         Table("published", "Measured beside published", fields, tuple(rows), (*dict.fromkeys(told), *notes(results)))
@@ -124,7 +129,13 @@ def emergence_table(found: xr.Dataset) -> Table:
     names = (*names, "critical_magnitude", "median_magnitude", "median_from")
     rows = [_row(found.isel(run=i), names) for i in range(found.sizes["run"])]
     largest = names.index("largest_feature")
-    rows = [tuple(None if i == largest and v == -1 else v for i, v in enumerate(row)) for row in rows]
+    rows = [
+        (
+            *(None if i == largest and v == -1 else v for i, v in enumerate(row)),
+            *(found.attrs["stores"][run], found.attrs["magnitude"], *definition_values(found.attrs, run)),
+        )
+        for run, row in enumerate(rows)
+    ]
     sources = sorted(set(found.median_from.values.tolist()) - {""})
     families = len(set(found.family.values.tolist()))
     return Table(
@@ -145,10 +156,13 @@ def emergence_table(found: xr.Dataset) -> Table:
             Field("critical_magnitude", "", hidden=True),
             Field("median_magnitude", "Median |x|"),
             Field("median_from", "", hidden=True),
+            Field("store", "", hidden=True),
+            Field("magnitude", "", hidden=True),
+            *DEFINITION_FIELDS,
         ),
         tuple(rows),
         (
-            f"Definition {found.attrs['definition']}: {found.attrs['words']}.",
+            *_defined(found),
             "The axes are those of LLM.int8(), Figures 3 and 4: total and active parameters, and perplexity.",
             f"{'1 family' if families == 1 else f'{families} families'}: models of one architecture by one "
             "publisher, by total parameters. No line is fitted: a trend is a statement about the models of one family.",
@@ -192,15 +206,20 @@ def diff_tables(found: xr.Dataset, limit: int | None = None) -> list[Table]:
                 Field("median_moved", "Median move"),
                 Field("largest_move", "Largest move of any"),
                 Field("all_equal", "All equal"),
+                Field("store_first", "", hidden=True),
+                Field("store_second", "", hidden=True),
+                Field("magnitude", "", hidden=True),
+                *DEFINITION_FIELDS,
             ),
-            ((first, second, *summary),),
             (
-                f"Definition {found.attrs['definition']}: {found.attrs['words']}.",
-                *(
-                    (f"Here: {found.attrs['shares'][0]}.",)
-                    if len(set(found.attrs["shares"])) == 1
-                    else tuple(f"{n}: {words}." for n, words in zip("AB", found.attrs["shares"], strict=True))
+                (
+                    *(first, second, *summary, *found.attrs["stores"], found.attrs["magnitude"]),
+                    *definition_values(found.attrs, 0)[:-1],
+                    " ".join(dict.fromkeys(found.attrs["route"])),
                 ),
+            ),
+            (
+                *_defined(found),
                 f"Unmoved: {moved_of}s that are equal in both, exactly; median move: of the units in both. "
                 "Largest move, all equal: of every unit there is, counted or not.",
                 *(
@@ -226,6 +245,13 @@ def diff_tables(found: xr.Dataset, limit: int | None = None) -> list[Table]:
             rows,
         ),
     ]
+
+
+def _defined(found: xr.Dataset) -> list[str]:
+    """What counts in these runs, and where the answers came from."""
+    about, names = found.attrs, found.run.values.tolist()
+    said = about["words"], about["shares"], about["answered_from"]
+    return definition_notes(about["definition"], about["altered"], *said, names)
 
 
 def _row(found: xr.Dataset, names: Sequence[str]) -> tuple[Value, ...]:

@@ -24,7 +24,7 @@ from analyze.opened import opened
 from analyze.progress import Progress, silent_progress
 from analyze.quantities import decimal_text
 from analyze.resources import DEFAULT_RESOURCES, Resources, whole
-from analyze.tables.wording import definition_words
+from analyze.tables.definition_columns import definition_attributes
 from analyze.thresholds.answers import count_source, peak_source, refuse_zero_with_nan, tallied
 from analyze.thresholds.asking import AnyRun, Magnitudes, magnitude_words
 from analyze.thresholds.known_numbers import Numbers, known_numbers
@@ -295,9 +295,6 @@ def _about(store: Run, plan: Plan) -> dict[str, Any]:
     return {
         "store": store.path,
         "model": store.info.model.name,
-        "definition": question.definition.preset,
-        "unit": question.definition.unit,
-        "words": definition_words(plan, magnitude),
+        **definition_attributes(plan, magnitude),
         "sequences": len(plan.sequences),
-        "sites": list(plan.sites),
     }

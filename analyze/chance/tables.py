@@ -7,8 +7,11 @@ from typing import Any
 
 import xarray as xr
 
+from analyze.tables.definition_columns import DEFINITION_FIELDS, definition_values
+from analyze.tables.likeness import said_of_each
 from analyze.tables.names import labelled
 from analyze.tables.table import Field, Table, Value, plain, shown
+from analyze.tables.wording import definition_notes, words_of_all
 
 __all__ = ["null_table", "overlap_table", "saturation_table"]
 
@@ -27,6 +30,15 @@ def _few(value: Value) -> str:
 def _names(datasets: Sequence[xr.Dataset]) -> list[str]:
     stores = [found.attrs["store"] for found in datasets]
     return labelled([found.attrs["model"] for found in datasets], stores)
+
+
+def _defined(datasets: Sequence[xr.Dataset]) -> list[str]:
+    """What counts, and where each store's answer came from."""
+    about, names = [found.attrs for found in datasets], _names(datasets)
+    words = words_of_all([one["words"] for one in about], names)
+    answered = said_of_each([one["answered_from"] for one in about], names)
+    shares = [one["shares"] for one in about]
+    return definition_notes(about[0]["definition"], about[0]["altered"], words, shares, answered, names)
 
 
 def _magnitudes(found: xr.Dataset) -> Iterator[tuple[float, str]]:
@@ -53,6 +65,7 @@ def null_table(datasets: Sequence[xr.Dataset]) -> Table:
                     *(at.observed.values, at.expected.values, low, high, _between(at.expected, low, high)),
                     *(at.p_value.values, at.observed_unique.values, at.expected_unique.values),
                     *(unique_low, unique_high, _between(at.expected_unique, unique_low, unique_high)),
+                    *definition_values(found.attrs),
                 )
                 rows.append(tuple(plain(value) for value in values))
     about = datasets[0].attrs
@@ -74,10 +87,11 @@ def null_table(datasets: Sequence[xr.Dataset]) -> Table:
             Field("unique_expected_low", "", hidden=True),
             Field("unique_expected_high", "", hidden=True),
             Field("", "By chance [95%]", programs=False),
+            *DEFINITION_FIELDS,
         ),
         tuple(rows),
         (
-            f"Definition {about['definition']}: {about['words']}.",
+            *_defined(datasets),
             f"By chance: the same count with the {about['permuted']} permuted, the same way in all sequences, so that "
             f"each keeps its peaks and loses its agreement with the others; the mean over {about['expected_from']} "
             "and, of unique features, over those drawn. In brackets: 2.5 and 97.5 percentiles of "
@@ -106,8 +120,9 @@ def overlap_table(datasets: Sequence[xr.Dataset]) -> Table:
             others = found.jaccard.values[row]
             apart = [float(v) for i, v in enumerate(others) if i != row and v == v]
             values = (
-                *(found.attrs["store"], name, sequence, found.features.values[row]),
+                *(found.attrs["store"], name, found.attrs["magnitude"], sequence, found.features.values[row]),
                 *(found.mean_with_others.values[row], min(apart, default=None), max(apart, default=None)),
+                *definition_values(found.attrs),
             )
             rows.append(tuple(plain(value) for value in values))
     means = "; ".join(
@@ -119,15 +134,17 @@ def overlap_table(datasets: Sequence[xr.Dataset]) -> Table:
         f"Overlap between sequences at magnitude {about['magnitude_text']}",
         (
             *_STORE,
+            _MAGNITUDE[0],
             Field("sequence", "Sequence"),
             Field("features", "Features"),
             Field("jaccard_mean", "Mean Jaccard"),
             Field("jaccard_least", "Least"),
             Field("jaccard_largest", "Largest"),
+            *DEFINITION_FIELDS,
         ),
         tuple(rows),
         (
-            f"Definition {about['definition']}: {about['words']}.",
+            *_defined(datasets),
             "Features: those that meet the rule in the sequence alone. Jaccard: of two sequences, the features that "
             "both have over those that either has; nothing where neither has any. Mean, least, largest: with the "
             "other sequences.",
@@ -148,6 +165,7 @@ def saturation_table(datasets: Sequence[xr.Dataset]) -> Table:
                     *(found.attrs["store"], name, magnitude, text, drawn, at.tokens.values),
                     *(at.unique_features.values, low, high, _between(at.unique_features, low, high)),
                     *(at.new_features.values, at.outliers.values),
+                    *definition_values(found.attrs),
                 )
                 rows.append(tuple(plain(value) for value in values))
     about = datasets[0].attrs
@@ -165,10 +183,11 @@ def saturation_table(datasets: Sequence[xr.Dataset]) -> Table:
             Field("", "Unique features [95%]", programs=False),
             Field("new_features", "New", _few),
             Field("outliers", "Outliers"),
+            *DEFINITION_FIELDS,
         ),
         tuple(rows),
         (
-            f"Definition {about['definition']}: {about['words']}.",
+            *_defined(datasets),
             "Unique features: those that meet the rule in at least one of n sequences alone, the mean over all choices "
             f"of n of the analysed sequences, exactly; in brackets: 2.5 and 97.5 percentiles of "
             f"{about['orders']:,} random orders, seed {about['seed']}. New: what the n-th sequence adds to that mean.",

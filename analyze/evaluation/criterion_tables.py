@@ -16,6 +16,7 @@ from analyze.evaluation.part_of_store import PartOfStore, in_units_of_gain
 from analyze.opened import opened
 from analyze.progress import Progress, silent_progress
 from analyze.quantities import counted
+from analyze.tables.names import model_labels
 from analyze.tables.table import Field, Table, Value, plain
 from analyze.thresholds.question import site_names
 from schemas.errors import InputError
@@ -59,18 +60,21 @@ def asked_tables(
         raise InputError(f"--criteria are evaluated by layer, not by {by}: leave out --criteria, or write --by layer")
     part = PartOfStore(layers_range, positions_range, tokens)
     tables: list[Table] = []
-    for store in stores:
-        run = opened(store)
-        selection = part.selection(run, None if sites is None else site_names(sites), partial, in_gain_units)
+    runs = [opened(store) for store in stores]
+    names = model_labels([run.info for run in runs], [run.path for run in runs])
+    named_sites = None if sites is None else site_names(sites)
+    selections = [part.selection(run, named_sites, partial, in_gain_units) for run in runs]
+    for run, name, selection in zip(runs, names, selections, strict=True):
         if criteria is None:
             rule: dict[str, Any] = {"positions": positions, "minimum_hits": minimum_hits, "layer_unit": layer_unit}
             found = exceedances_by(run, by or "layer", magnitude, selection, **rule, progress=progress, **options)
-            tables.append(part.told(exceedance_table(found)))
+            tables.append(part.told(exceedance_table(found.assign_attrs(label=name))))
         else:
             answer = evaluate_criteria(run, criteria, selection, progress=progress, **options)
-            own = criterion_tables(answer, by_layer=by == "layer")
+            labelled = {criterion: found.assign_attrs(label=name) for criterion, found in answer.items()}
+            own = criterion_tables(labelled, by_layer=by == "layer")
             tables += [part.told(in_units_of_gain(table) if in_gain_units else table) for table in own]
-    return tables
+    return part.alike(tables, runs, selections, names)
 
 
 def criterion_tables(answers: Mapping[str, xr.Dataset], *, by_layer: bool = False) -> list[Table]:
@@ -95,12 +99,17 @@ def criterion_table(answer: xr.Dataset, *, by_layer: bool = False) -> Table:
             rows.append((*start, *_of_all_layers(criterion, own)))
     return Table(
         name=criterion.name,
-        title=f"{criterion.title}: {answer.attrs['model']}",
+        title=f"{criterion.title}: {_label(answer)}",
         fields=_fields(criterion, by_layer),
         rows=tuple(rows),
         notes=_notes(answer),
         about=_about(answer),
     )
+
+
+def _label(answer: xr.Dataset) -> str:
+    """What its run is called among others."""
+    return str(answer.attrs.get("label", answer.attrs["model"]))
 
 
 def _distinct(criterion: Criterion) -> dict[str, Quantity]:
@@ -185,7 +194,7 @@ def _notes(answer: xr.Dataset) -> tuple[str, ...]:
     notes = [f"{attributes['title']}, {attributes['source']}: {attributes['formula']}."]
     if attributes["nonfinite"]:
         notes.append(
-            f"{attributes['model']}: {counted(attributes['nonfinite'], 'value')} NaN or infinite: left out of means, "
+            f"{_label(answer)}: {counted(attributes['nonfinite'], 'value')} NaN or infinite: left out of means, "
             "spreads and medians; a NaN passes no threshold."
         )
     if "tensor" in answer.dims and answer.approximate.values.any():

@@ -216,7 +216,7 @@ def _table(
     told = ["Blocks: a layer's tensors at these sites are one, at each place the largest |X| of them."] if block else []
     return Table(
         name=f"by-{by}",
-        title=f"Hits by {by}: {found.attrs['model']}",
+        title=f"Hits by {by}: {found.attrs.get('label', found.attrs['model'])}",
         fields=tuple(fields),
         rows=tuple(rows),
         notes=(*notes, *told, *left_out),

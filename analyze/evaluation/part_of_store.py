@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from analyze.statistics.selection import Selection, choose
+from analyze.tables.likeness import with_likeness
 from analyze.tables.table import Table
 from analyze.thresholds.knobs import parse_layers_range, parse_positions_range
 from analyze.thresholds.question import TOKENS
 from schemas.errors import InputError
+from schemas.layout import Dimensions
 from schemas.run import Run
 
 __all__ = ["PartOfStore", "in_units_of_gain"]
+
+
+@dataclass(frozen=True)
+class _LookedAt:
+    sites: tuple[str, ...]
+    sequences: tuple[int, ...]
+    dimensions: Dimensions
 
 
 @dataclass(frozen=True)
@@ -49,6 +59,15 @@ class PartOfStore:
                     f"{run.path} has no {self.tokens} tokens at the chosen positions: choose other --tokens"
                 )
         return selection
+
+    @staticmethod
+    def alike(
+        tables: Sequence[Table], runs: Sequence[Run], selections: Sequence[Selection], names: Sequence[str]
+    ) -> list[Table]:
+        """The ``tables`` of these parts of ``runs``, with what keeps those from being compared like with like."""
+        chosen = [choose(run, selection, slices=False) for run, selection in zip(runs, selections, strict=True)]
+        looked_at = [_LookedAt(one.sites, one.sequences, run.dimensions) for one, run in zip(chosen, runs, strict=True)]
+        return with_likeness(tables, [run.info for run in runs], looked_at, names)
 
     def told(self, table: Table) -> Table:
         """``table`` with what was looked at, where that is not everything, in a note and for programs."""

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from analyze.destination import require_no_store
 from schemas.errors import InputError
 
 __all__ = ["MANIFEST", "replace_files", "require_folder"]
@@ -24,6 +25,7 @@ def require_folder(path: str | os.PathLike[str]) -> Path:
     folder = Path(path)
     if not os.fspath(path):
         raise InputError("--plots '' is no folder: name one, for example --plots figures")
+    require_no_store(path, "--plots")
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--plots {folder} is a file: name a folder, for example {folder.with_suffix('')}-figures")
     near = next(parent for parent in (folder, *folder.absolute().parents) if os.path.lexists(parent))

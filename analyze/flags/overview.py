@@ -58,8 +58,8 @@ def written_overview(
         from analyze.figures.folder import require_folder
         from analyze.figures.library import require_matplotlib
 
-        require_matplotlib()
         require_folder(arguments.plots)
+        require_matplotlib()
     seen, results = answered_overview(
         arguments.store,
         arguments.magnitude,

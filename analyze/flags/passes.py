@@ -20,7 +20,8 @@ def add_pass_flags(parser: argparse.ArgumentParser) -> None:
     add(
         "--scheduler",
         metavar="ADDRESS|FILE",
-        help="a Dask cluster to compute on (default: DASK_SCHEDULER_ADDRESS, else threads); its workers read the store",
+        help="a Dask cluster to compute on (default: DASK_SCHEDULER_ADDRESS, else threads); its workers read the "
+        "store. Not asked where the answer was kept",
     )
     add(
         "--skip-corrupt",
@@ -31,12 +32,24 @@ def add_pass_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def resources_of(arguments: argparse.Namespace) -> Resources:
-    """What the flags say; raises InputError for a size that is none."""
-    from analyze.memory import parse_bytes
+    """What the flags say; raises InputError for a size that is none, or less than this process has taken already.
 
-    limit = arguments.memory_limit
+    So that what cannot be is refused also where the answer was kept, and takes no pass.
+    """
+    from analyze.memory import bytes_text, limit_text, parse_bytes, resident_bytes
+    from analyze.statistics.scheduler import names_file
+    from schemas.errors import InputError
+
+    limit = None if arguments.memory_limit is None else parse_bytes(arguments.memory_limit)
+    if limit is not None and limit < (taken := resident_bytes()):
+        raise InputError(
+            f"--memory-limit {limit_text(limit)} is too small: Python and its libraries have taken {bytes_text(taken)} "
+            "before any pass. Give more, for example 1GB"
+        )
+    if arguments.scheduler:
+        names_file(arguments.scheduler)
     return Resources(
-        memory_limit=None if limit is None else parse_bytes(limit),
+        memory_limit=limit,
         scheduler=arguments.scheduler,
         skip_corrupt=arguments.skip_corrupt,
         cache=not arguments.no_cache,

@@ -64,6 +64,8 @@ def view_tables(
         raise InputError(f"--features lists features of the counts, or of --diff; --{asked[0]} has none: leave it out")
     if not stores and (needing := [name for name in asked if name != "diff"]):
         raise InputError(f"--{needing[0]} needs stores: name them with --store")
+    if stores and asked == ["diff"]:
+        raise InputError("--diff A B names the two stores that it compares: leave out --store")
     options = {**knobs, "progress": progress, "resources": resources_of(arguments)}
     return [table for name in asked for table in _VIEWS[name](arguments, stores, options)]
 
@@ -76,21 +78,43 @@ def _null(arguments: argparse.Namespace, stores: Sequence[str], options: Mapping
     from analyze.chance.tables import null_table
 
     drawn = {"permutations": arguments.null, **options}
-    return [null_table([null(store, arguments.magnitude, **drawn) for store in stores])]
+    found = [null(store, arguments.magnitude, **drawn) for store in stores]
+    return _alike([null_table(found)], arguments, stores, options)
 
 
 def _overlap(arguments: argparse.Namespace, stores: Sequence[str], options: Mapping[str, Any]) -> list[Table]:
     from analyze.chance.asking import overlap
     from analyze.chance.tables import overlap_table
 
-    return [overlap_table([overlap(store, arguments.magnitude, **options) for store in stores])]
+    found = [overlap(store, arguments.magnitude, **options) for store in stores]
+    return _alike([overlap_table(found)], arguments, stores, options)
 
 
 def _saturation(arguments: argparse.Namespace, stores: Sequence[str], options: Mapping[str, Any]) -> list[Table]:
     from analyze.chance.asking import saturation
     from analyze.chance.tables import saturation_table
 
-    return [saturation_table([saturation(store, arguments.magnitude, **options) for store in stores])]
+    found = [saturation(store, arguments.magnitude, **options) for store in stores]
+    return _alike([saturation_table(found)], arguments, stores, options)
+
+
+def _alike(
+    tables: list[Table], arguments: argparse.Namespace, stores: Sequence[str], options: Mapping[str, Any]
+) -> list[Table]:
+    """The tables, with what keeps several stores from being compared like with like."""
+    if len(stores) == 1:
+        return tables
+    from analyze.tables.likeness import with_likeness
+    from analyze.tables.names import model_labels
+    from analyze.thresholds.plan import make_plan
+    from analyze.thresholds.question import ask
+    from schemas.run import Run
+
+    knobs = {name: value for name, value in options.items() if name not in ("progress", "resources")}
+    question = ask(arguments.magnitude, **knobs)
+    runs = [Run(store) for store in stores]
+    infos = [run.info for run in runs]
+    return with_likeness(tables, infos, [make_plan(run, question) for run in runs], model_labels(infos, stores))
 
 
 def _published(arguments: argparse.Namespace, stores: Sequence[str], options: Mapping[str, Any]) -> list[Table]:

@@ -45,7 +45,7 @@ from analyze.resources import DEFAULT_RESOURCES, Resources
 from analyze.tables.columns import MODEL_COLUMNS, RUN_COLUMNS
 from analyze.tables.likeness import comparison_notes
 from analyze.tables.names import compared
-from analyze.tables.wording import definition_words, notes, shares_words
+from analyze.tables.wording import definition_words, notes, shares_words, words_of_all
 from analyze.thresholds.answers import answer_and_least, peak_source
 from analyze.thresholds.asking import AnyRun, Magnitudes, magnitude_words
 from analyze.thresholds.plan import Plan
@@ -161,7 +161,7 @@ def answered_overview(
         layer_share=layer_share,
         position_shares=position_shares,
         position_share=position_share,
-        words=definition_words(plans[0], "the magnitude"),
+        words=words_of_all([definition_words(plan, "the magnitude") for plan in plans], labels),
         notes=tuple(notes([result for found in results for result in found])),
     )
     medians = [{view.feature: view.median_magnitude[place] for view in store.features} for store in stores]

@@ -38,26 +38,29 @@ def quantisation_text(arguments: argparse.Namespace) -> Iterator[str]:
         quantisation_question,
     )
     from analyze.quantisation.table import quantisation_tables
-    from analyze.tables.names import model_name
+    from analyze.tables.names import model_labels
     from analyze.thresholds.question import site_names
+    from schemas.errors import InputError
     from schemas.run import Run
 
     settings: dict[str, Any] = {
         "group_size": DEFAULT_GROUP_SIZE if arguments.group_size is None else arguments.group_size,
         "alpha": DEFAULT_ALPHA if arguments.alpha is None else arguments.alpha,
     }
-    quantisation_question(arguments.quantisation, **settings)  # before any store is opened
+    formats = quantisation_question(arguments.quantisation, **settings).formats  # before any store is opened
+    for flag, name, of in (("group_size", "--group-size", "int8-absmax-group"), ("alpha", "--alpha", "llm-int8")):
+        if getattr(arguments, flag) is not None and of not in formats:
+            raise InputError(f"{name} is of {of} alone, which is not among these formats: leave it out, or add {of}")
     sites = None if arguments.sites is None else site_names(arguments.sites)
     part = PartOfStore(arguments.layers_range, arguments.positions_range, arguments.tokens)
     options = resources_of(arguments).options()
     runs = [Run(store) for store in arguments.store]
-    models = [model_name(run.info) for run in runs]
+    names = model_labels([run.info for run in runs], [run.path for run in runs])
+    selections = [part.selection(run, sites, arguments.partial, arguments.in_gain_units) for run in runs]
     tables = []
-    for run, model in zip(runs, models, strict=True):
+    for run, name, selection in zip(runs, names, selections, strict=True):
         progress = silent_progress if arguments.quiet else shown_progress
-        selection = part.selection(run, sites, arguments.partial, arguments.in_gain_units)
         found = quantisation_errors(run, arguments.quantisation, selection, progress=progress, **settings, **options)
-        name = model if models.count(model) == 1 else f"{model} ({run.path})"
         own = quantisation_tables(found, name, for_programs=arguments.format in ("json", "csv"))
         tables += [part.told(in_units_of_gain(one) if arguments.in_gain_units else one) for one in own]
-    yield from render_tables(tables, arguments.format)
+    yield from render_tables(part.alike(tables, runs, selections, names), arguments.format)

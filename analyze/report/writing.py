@@ -7,6 +7,7 @@ import os
 import tempfile
 from pathlib import Path
 
+from analyze.destination import require_no_store
 from analyze.overviews.results import Overview
 from analyze.report.html import report_html
 from schemas.errors import InputError
@@ -16,6 +17,7 @@ __all__ = ["require_writable", "write_report"]
 
 def require_writable(path: str | os.PathLike[str]) -> Path:
     """The file at ``path``, which may exist; raises InputError with the fix where none can be written there."""
+    require_no_store(path, "--report")
     file = Path(path)
     if file.is_dir():
         raise InputError(f"--report {file} is a directory: name a file in it, for example {file / 'report.html'}")

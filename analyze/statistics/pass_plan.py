@@ -109,9 +109,11 @@ def plan_pass(
     fixed = sequence_bytes + result_bytes
     room = int((memory_limit - base_bytes) / _SLACK)
     if room < thread_bytes + fixed:
+        least = thread_bytes + fixed
         raise InputError(
             f"--memory-limit {limit_text(memory_limit)} is too small: one chunk of {run.path} at a time takes "
-            f"{bytes_text(_peak(base_bytes, thread_bytes + fixed))} for these statistics. Give at least that"
+            f"{bytes_text(_peak(0, least))} for these statistics, beside the {bytes_text(base_bytes)} that Python and "
+            f"its libraries take. Give at least {bytes_text(_peak(base_bytes, least))}"
         )
     threads = max(1, min(threads, (room - fixed) // max(1, thread_bytes)))
     left = room - result_bytes - threads * thread_bytes

@@ -10,7 +10,7 @@ from typing import Any
 
 from schemas.errors import InputError, MissingDependencyError
 
-__all__ = ["ENVIRONMENT", "Scheduler", "open_scheduler"]
+__all__ = ["ENVIRONMENT", "Scheduler", "names_file", "open_scheduler"]
 
 ENVIRONMENT = "DASK_SCHEDULER_ADDRESS"
 _PATIENCE_SECONDS = 10
@@ -41,6 +41,14 @@ class Scheduler:
         return {"scheduler": "threads", "num_workers": self.workers}
 
 
+def names_file(where: str, told: str = "--scheduler") -> bool:
+    """Whether a scheduler is named by a file rather than its address; raises InputError where there is no such file."""
+    is_file = (os.path.sep in where and "://" not in where) or where.endswith(".json")
+    if is_file and not os.path.isfile(where):
+        raise InputError(f"{told} {where}: there is no such file. dask scheduler --scheduler-file {where} writes it")
+    return is_file
+
+
 @contextlib.contextmanager
 def open_scheduler(where: str | None, threads: int) -> Iterator[Scheduler]:
     """A cluster's scheduler at an address or named by a file, else that of ``DASK_SCHEDULER_ADDRESS``, else threads.
@@ -57,9 +65,7 @@ def open_scheduler(where: str | None, threads: int) -> Iterator[Scheduler]:
         raise MissingDependencyError(
             f"{told} {where} needs Dask's distributed; install it with: pip install 'outlier-features[cluster]'"
         ) from None
-    is_file = (os.path.sep in where and "://" not in where) or where.endswith(".json")
-    if is_file and not os.path.isfile(where):
-        raise InputError(f"{told} {where}: there is no such file. dask scheduler --scheduler-file {where} writes it")
+    is_file = names_file(where, told)
     try:
         client: Any = Client(  # type: ignore[no-untyped-call]
             **({"scheduler_file": where} if is_file else {"address": where}),

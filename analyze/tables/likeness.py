@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
-from analyze.thresholds.plan import Plan
+from analyze.tables.table import Table
+from schemas.layout import Dimensions
 from schemas.provenance import RunInfo
 
-__all__ = ["comparison_notes", "precision_words", "text_words"]
+__all__ = ["LookedAt", "comparison_notes", "precision_words", "said_of_each", "text_words", "with_likeness"]
+
+
+class LookedAt(Protocol):
+    """What was looked at of a run: a plan of its counts, or any other choice of it."""
+
+    @property
+    def sites(self) -> tuple[str, ...]: ...
+
+    @property
+    def sequences(self) -> tuple[int, ...]: ...
+
+    @property
+    def dimensions(self) -> Dimensions: ...
 
 
 def precision_words(info: RunInfo) -> str:
@@ -29,18 +45,35 @@ def text_words(info: RunInfo) -> str:
     return words if corpus.overlap in ("0%", "0") else f"{words}, windows overlapping by {corpus.overlap}"
 
 
-def comparison_notes(infos: Sequence[RunInfo], plans: Sequence[Plan], names: Sequence[str]) -> list[str]:
+def said_of_each(words: Sequence[str], names: Sequence[str]) -> str:
+    """What is said of all of them, once; where it differs, those that it is said of before it.
+
+    >>> said_of_each(["2", "3", "2"], ["a", "b", "c"]), said_of_each(["2", "2"], ["a", "b"])
+    ('a, c: 2; b: 3', '2')
+    """
+    found: dict[str, list[str]] = {}
+    for said, name in zip(words, names, strict=True):
+        found.setdefault(said, []).append(name)
+    return words[0] if len(found) == 1 else "; ".join(f"{', '.join(some)}: {said}" for said, some in found.items())
+
+
+def with_likeness(
+    tables: Sequence[Table], infos: Sequence[RunInfo], plans: Sequence[LookedAt], names: Sequence[str]
+) -> list[Table]:
+    """``tables`` with what keeps the runs that they are of from being compared like with like below the last."""
+    told = comparison_notes(infos, plans, names)
+    return [*tables[:-1], *(dataclasses.replace(one, notes=(*one.notes, *told)) for one in tables[-1:])]
+
+
+def comparison_notes(infos: Sequence[RunInfo], plans: Sequence[LookedAt], names: Sequence[str]) -> list[str]:
     """A sentence for each thing that keeps these runs from being compared like with like; none where nothing does."""
     notes = []
 
-    def differing(value: Callable[[RunInfo, Plan], object]) -> bool:
+    def differing(value: Callable[[RunInfo, LookedAt], object]) -> bool:
         return len({value(info, plan) for info, plan in zip(infos, plans, strict=True)}) > 1
 
-    def each(words: Callable[[RunInfo, Plan], str]) -> str:
-        found: dict[str, list[str]] = {}
-        for info, plan, name in zip(infos, plans, names, strict=True):
-            found.setdefault(words(info, plan), []).append(name)
-        return "; ".join(f"{', '.join(some)}: {said}" for said, some in found.items())
+    def each(words: Callable[[RunInfo, LookedAt], str]) -> str:
+        return said_of_each([words(info, plan) for info, plan in zip(infos, plans, strict=True)], names)
 
     if differing(lambda info, _: _text_key(info)):
         notes.append(f"Not the same text: {each(lambda info, _: text_words(info))}.")

@@ -5,13 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from analyze.quantities import counted, decimal_text
-from analyze.tables.likeness import comparison_notes
+from analyze.tables.likeness import comparison_notes, said_of_each
 from analyze.tables.names import compared, label, store_names
 from analyze.thresholds.definitions import ONE_HIT
 from analyze.thresholds.plan import Plan
 from analyze.thresholds.results import Result
 
-__all__ = ["answered_words", "definition_words", "notes", "shares_words", "unit_words"]
+__all__ = [
+    "answered_words",
+    "definition_notes",
+    "definition_words",
+    "notes",
+    "shares_words",
+    "unit_words",
+    "words_of_all",
+]
+
+_LOOKED_AT = "; looked at: "
 
 
 def definition_words(plan: Plan, magnitude: str) -> str:
@@ -61,7 +71,25 @@ def _part_words(plan: Plan) -> str:
         parts.append(f"positions {question.positions_range.text} alone ({number:,} of {d.positions:,})")
     if question.tokens != "all":
         parts.append(f"tokens of class {question.tokens} alone")
-    return f"; looked at: {', '.join(parts)}" if parts else ""
+    return f"{_LOOKED_AT}{', '.join(parts)}" if parts else ""
+
+
+def words_of_all(words: Sequence[str], names: Sequence[str]) -> str:
+    """The words of several runs as one text: a rule that is the same said once, and of each run what differs."""
+    rules, parts = zip(*(one.partition(_LOOKED_AT)[::2] for one in words), strict=True)
+    if len(set(rules)) > 1 or not all(parts):
+        return said_of_each(words, names)
+    return f"{rules[0]}{_LOOKED_AT}{said_of_each(parts, names)}"
+
+
+def definition_notes(
+    definition: str, altered: Sequence[str], words: str, shares: Sequence[str], answered: str, names: Sequence[str]
+) -> list[str]:
+    """Lines that any table of a definition has: what counts, what its shares come to in each run, and the route."""
+    with_flags = f" with {', '.join(altered)}" if altered else ""
+    same = len(set(shares)) == 1
+    here = [f"Here: {shares[0]}."] if same else [f"{name}: {said}." for name, said in zip(names, shares, strict=True)]
+    return [f"Definition {definition}{with_flags}: {words}.", *here, f"Answered from {answered}."]
 
 
 def shares_words(plan: Plan) -> str:
@@ -92,10 +120,6 @@ def _sequences(plan: Plan) -> str:
         whole = counted(plan.dimensions.sequences, "sequence")
         return f"the {counted(analysed, 'complete one')} of {whole} (the store is partial)"
     return counted(analysed, "sequence")
-
-
-def _altered_words(plan: Plan) -> str:
-    return f" with {', '.join(plan.question.altered)}" if plan.question.altered else ""
 
 
 def _coverage_words(plan: Plan) -> str:
@@ -140,15 +164,15 @@ def notes(results: Sequence[Result]) -> list[str]:
     definition = plans[0].question.definition
     magnitudes = {result.magnitude for result in results}
     magnitude = decimal_text(results[0].magnitude) if len(magnitudes) == 1 else "the row's magnitude"
-    lines = [
-        f"Outliers: {unit_words(plans)}. Unique features: distinct ones among them.",
-        f"Definition {definition.preset}{_altered_words(plans[0])}: {definition_words(plans[0], magnitude)}.",
-    ]
-    shares = [shares_words(plan) for plan in plans]
-    if len(set(shares)) == 1:
-        lines.append(f"Here: {shares[0]}.")
-    else:
-        lines += [f"{name}: {words}." for name, words in zip(names, shares, strict=True)]
+    told, *here, answered = definition_notes(
+        definition.preset,
+        plans[0].question.altered,
+        words_of_all([definition_words(plan, magnitude) for plan in plans], names),
+        [shares_words(plan) for plan in plans],
+        said_of_each([answered_words(plan) for plan in plans], names),
+        names,
+    )
+    lines = [f"Outliers: {unit_words(plans)}. Unique features: distinct ones among them.", told, *here]
     per_sequence = "blocks as layers, " if definition.layer_unit == "block" else ""
     lines.append(
         f"Per sequence: features that meet the rule in one sequence alone ({per_sequence}mean, and bootstrap 95% "
@@ -166,7 +190,7 @@ def notes(results: Sequence[Result]) -> list[str]:
             "Hits, ties (hits equal to the magnitude) and one-sided (all hits of one sign): of the counted units. Most "
             "common feature: the counted one with most hits in all analysed sequences, and the quartiles of those hits."
         )
-    lines.append(f"Answered from {', '.join(sorted({answered_words(plan) for plan in plans}))}.")
+    lines.append(answered)
     for plan, name in zip(plans, names, strict=True):
         if plan.left_out:
             left = ", ".join(plan.left_out)

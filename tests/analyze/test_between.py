@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import itertools
 import json
 from fractions import Fraction
@@ -14,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analyze import answer, ask, compare, diff, emergence
+from analyze import answer, ask, compare, diff, emergence, null
 from analyze.between.difference import diff as diff_runs
 from analyze.between.emergence import FROM_PEAKS, FROM_SLICES, family_of
 from analyze.between.tables import diff_tables, emergence_table
@@ -341,3 +343,36 @@ def test_a_column_of_perplexity_and_precision_where_stores_are_compared(
     assert "Perplexity" in out
     _, swept, _ = analyze("--store", noisy_store, pair[0], "--magnitude", "6,8")
     assert "perplexity 7.389, precision bfloat16" in swept
+
+
+DEFINED = ("--null=9", "--overlap", "--saturation", "--emergence", "--published", "--diff")
+
+
+@pytest.mark.parametrize("view", ["", *DEFINED, "--criteria=kurtosis", "--by=layer", "--quantisation=mxfp4"])
+def test_every_view_of_unlike_stores_tells_them_apart(analyze: Command, tmp_path: Path, view: str) -> None:
+    """Each says what keeps them from being like with like, its definition, and the route; programs get it by row."""
+    random = np.random.default_rng(3)
+    for name, shape in (("a", (2, 3, 6, 8)), ("short", (2, 2, 4, 8))):
+        write_store(tmp_path / f"{name}.zarr", {"ln_attn": random.normal(0, 6, shape).astype(np.float32)})
+    stores = (tmp_path / "a.zarr", tmp_path / "short.zarr")
+    asked = ("--diff", *stores) if view == "--diff" else ("--store", *stores, *([view] if view else []))
+    _, out, _ = analyze(*asked, "--positions-range", "1:", "-q")
+    text = " ".join(out.split())
+    assert "Not as many sequences or positions: tiny (a.zarr): 3 x 6; tiny (short.zarr): 2 x 4" in text
+    if view not in ("", *DEFINED):
+        titles = [line.split(": ") for line in out.splitlines() if line.count("tiny (") == 1 and ": " in line]
+        assert {name for words in titles for name in words} >= {"tiny (a.zarr)", "tiny (short.zarr)"}
+        return
+    assert "positions 1: alone (5 of 6); tiny (short.zarr): positions 1: alone (3 of 4)" in text
+    assert text.count("Answered from the slices, which --positions-range 1: takes.") == 1
+    _, rows, _ = analyze(*asked, "--positions-range", "1:", "-q", "--format", "csv")
+    record = next(csv.DictReader(io.StringIO(rows)))
+    knobs = ("definition", "positions_range", "minimum_hits", "sites", "answered_from")
+    assert [record[name] for name in knobs] == ["moe-table", "1:", "1", "ln_attn", "slices"]
+    assert float(record["magnitude"]) == 6
+
+
+def test_datasets_of_several_runs_say_which_route_answered(pair: tuple[Path, Path]) -> None:
+    assert compare(pair, 4).answered_from == "the stored peaks"
+    assert "--minimum-hits 2" in compare(pair, 4, minimum_hits=2).answered_from
+    assert null(pair[0], 4, permutations=9).answered_from == "the stored peaks"

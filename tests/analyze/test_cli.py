@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -87,6 +88,16 @@ def test_every_example_of_the_help_is_understood(
         (["--features", "-1"], "--features"),
         (["--features", "many"], "'many' is not a number of features: write 25, 0 or all"),
         (["--unknown"], "unrecognized arguments"),
+        (["--null", "--alpha", "3", "--group-size", "9"], "--group-size goes with --quantisation, not with --null"),
+        (["--diff", "a", "b"], "leave out --store"),
+        (["--quantisation", "mxfp4", "--alpha", "5"], "--alpha is of llm-int8 alone"),
+        (["--quantisation", "llm-int8", "--group-size", "8"], "--group-size is of int8-absmax-group alone"),
+        (["--store", ""], "--store '' names no store"),
+        (["--store", "file:///nowhere/*.zarr"], "no store matches '/nowhere/*.zarr'"),
+        (["--store", "s3://bucket/a//b.zarr"], "empty name between two slashes: write s3://bucket/a/b.zarr"),
+        (["--plots", "s3://bucket/plots"], "is no place on this machine"),
+        (["--memory-limit", "1"], "--memory-limit 1 byte is too small: Python and its libraries have taken"),
+        (["--details", "--scheduler", "/nope.json"], "there is no such file"),
         (["--mag", "4"], "unrecognized arguments: --mag 4"),
     ],
 )
@@ -124,10 +135,22 @@ def test_a_store_must_be_given(analyze: Command) -> None:
     assert "--store" in err
 
 
-def test_stores_may_follow_one_flag_or_several(analyze: Command, noisy_store: Path) -> None:
-    status, out, _ = analyze("--store", noisy_store, noisy_store, "--store", noisy_store, "--format", "json")
+def test_stores_may_follow_one_flag_or_several(analyze: Command, noisy_store: Path, tmp_path: Path) -> None:
+    stores = [noisy_store, *(Path(shutil.copytree(noisy_store, tmp_path / name)) for name in ("b.zarr", "c.zarr"))]
+    status, out, _ = analyze("--store", stores[0], f"file://{stores[1]}", "--store", stores[2], "--format", "json")
     assert status == 0
-    assert [result["store"] for result in json.loads(out)["results"]] == [str(noisy_store)] * 3
+    assert [result["store"] for result in json.loads(out)["results"]] == list(map(str, stores))
+
+
+@pytest.mark.parametrize("view", ["--info", "--null", "--saturation", "--published", "--by=layer", "--quantisation"])
+def test_one_store_is_not_beside_itself_in_any_view(
+    analyze: Command, noisy_store: Path, tmp_path: Path, view: str
+) -> None:
+    (tmp_path / "link.zarr").symlink_to(noisy_store)
+    for other, told in (("link.zarr", "/link.zarr are one store"), (str(noisy_store), "noisy.zarr is given twice")):
+        status, out, err = analyze("--store", noisy_store, tmp_path / other, view)
+        assert (status, out) == (2, "")
+        assert f"{told}: name each store once" in err
 
 
 def test_nothing_is_printed_where_one_of_several_stores_fails(analyze: Command, noisy_store: Path) -> None:

@@ -312,7 +312,7 @@ def test_stores_of_one_model_are_told_apart(analyze: Command, tmp_path: Path, fo
     assert str(tmp_path) not in two
     assert "Store" in two
     assert f"tiny ({tmp_path}/b/one.zarr) at magnitude 6" in shown("a/one.zarr", "b/one.zarr")
-    alone = shown("a/one.zarr", "a/one.zarr")
+    alone = shown("a/one.zarr")
     assert "tiny at magnitude 6" in alone
     assert "Store" not in alone
 

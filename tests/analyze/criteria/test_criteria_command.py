@@ -65,9 +65,9 @@ def test_the_table_says_what_it_rests_on(analyze: Command, mixture: Made) -> Non
     assert "Approximate: residual before ln_mlp, recovered" in text
 
 
-def test_several_stores_have_tables_of_their_own(analyze: Command, mixture: Made) -> None:
-    _, out, _ = analyze("--store", mixture.path, mixture.path, "--criteria", "kurtosis", "--format", "json")
-    assert [table["store"] for table in json.loads(out)["tables"]] == [str(mixture.path)] * 2
+def test_several_stores_have_tables_of_their_own(analyze: Command, mixture: Made, noisy_store: Path) -> None:
+    _, out, _ = analyze("--store", mixture.path, noisy_store, "--criteria", "kurtosis", "--format", "json")
+    assert [table["store"] for table in json.loads(out)["tables"]] == [str(mixture.path), str(noisy_store)]
 
 
 def test_hits_by_layer_position_and_expert(analyze: Command, mixture: Made) -> None:

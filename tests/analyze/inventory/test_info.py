@@ -112,8 +112,9 @@ def test_of_a_complete_store_raw_is_what_capture_calls_raw(noisy_store: Path) ->
 
 
 @pytest.mark.parametrize("form", ["table", "json", "csv", "markdown", "latex"])
-def test_every_format_shows_a_store(form: str, noisy_store: Path, analyze: Command) -> None:
-    status, out, err = analyze("--store", noisy_store, noisy_store, "--info", "--format", form)
+def test_every_format_shows_a_store(form: str, noisy_store: Path, tmp_path: Path, analyze: Command) -> None:
+    other = shutil.copytree(noisy_store, tmp_path / "other.zarr")
+    status, out, err = analyze("--store", noisy_store, other, "--info", "--format", form)
     assert (status, err) == (0, "")
     assert out.count("TinyForCausalLM") >= 2
     if form == "json":

@@ -71,7 +71,7 @@ def test_two_stores_of_one_model_are_told_apart(analyze: Command, noisy_store: P
     write_store(other, {"ln_attn": np.ones((1, 1, 2, 3), np.float32)})
     _, out, _ = analyze("--store", noisy_store, other, "--quantisation", "mxfp4", "--format", "csv")
     runs = {row["run"] for row in csv.DictReader(io.StringIO(out))}
-    assert runs == {f"tiny ({noisy_store})", f"tiny ({other})"}
+    assert runs == {"tiny (noisy.zarr)", "tiny (other.zarr)"}
 
 
 def test_an_exact_store_and_one_of_zeros(analyze: Command, tmp_path: Path) -> None:

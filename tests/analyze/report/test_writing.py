@@ -48,6 +48,8 @@ def test_the_command_writes_page_and_table(noisy_store: Path, tmp_path: Path, an
     [
         (("--report", "."), "is a directory: name a file in it"),
         (("--report", "absent/report.html"), "mkdir -p absent"),
+        (("--report", "STORE/r.html"), "is in the store"),
+        (("--plots", "STORE/figures"), "is in the store"),
         (("--report", "r.html", "--details"), "--details"),
         (("--report", "r.html", "--quantisation"), "--report"),
         (("--report", "r.html", "--null"), "--report"),
@@ -60,7 +62,8 @@ def test_what_cannot_be_written_is_refused(
     noisy_store: Path, tmp_path: Path, analyze: Command, monkeypatch: pytest.MonkeyPatch, asked: object, told: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    status, out, error = analyze("--store", noisy_store, *asked)  # type: ignore[misc]
+    words = [word.replace("STORE", str(noisy_store)) for word in asked]  # type: ignore[attr-defined]
+    status, out, error = analyze("--store", noisy_store, *words)
     assert (status, out) == (2, "")
     assert told in error
     assert not list(tmp_path.iterdir())
