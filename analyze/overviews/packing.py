@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["packed", "unpacked"]
+__all__ = ["packed", "packed_text", "unpacked", "unpacked_text"]
 
 _BITS = 7
 _TO_PAGE = bytes.maketrans(b"&<>", b".,:")
@@ -41,6 +41,20 @@ def unpacked(text: str) -> list[list[int]]:
                 value = shift = 0
         found.append(numbers)
     return found
+
+
+def packed_text(text: str) -> str:
+    """A text as one word.
+
+    >>> unpacked_text(packed_text("a <b> & c"))
+    'a <b> & c'
+    """
+    return base64.b85encode(_deflated(text.encode(), 8, zlib.Z_DEFAULT_STRATEGY)).translate(_TO_PAGE).decode()
+
+
+def unpacked_text(word: str) -> str:
+    """The text that ``packed_text`` made the word of."""
+    return zlib.decompress(base64.b85decode(word.encode().translate(_FROM_PAGE))).decode()
 
 
 def _word(numbers: npt.NDArray[np.int64]) -> str:

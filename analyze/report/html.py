@@ -11,7 +11,7 @@ import json
 from typing import Any
 
 from analyze.overviews.document import as_json
-from analyze.overviews.packing import packed
+from analyze.overviews.packing import packed, packed_text
 from analyze.overviews.results import Absent, Overview, StoreView
 from analyze.report.charts import PALETTE, chart_specifications, library
 from analyze.thresholds.bootstrap import RESAMPLES, SEED, resamples
@@ -58,10 +58,11 @@ def report_html(overview: Overview) -> str:
 
 
 def _shown(overview: Overview) -> dict[str, Any]:
-    """The overview without what the page computes from its counts."""
+    """The overview without what the page computes from its counts; features are packed, a fifth of their size."""
     found = as_json(overview)
     for store in found["stores"]:
         del store["sweep"], store["saturation"]
+        store["features"] = packed_text(json.dumps(store["features"], allow_nan=False, separators=(",", ":")))
     return found
 
 

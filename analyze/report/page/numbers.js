@@ -5,9 +5,10 @@ const letters = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!
 /** Lists of integers from LEB128 in zlib in base 85, a word each (analyze/overviews/packing.py). */
 const unpacked = (text) => Promise.all(text.split(" ").map(unpackedWord));
 
+const inflated = (word) => new Response(new Blob([bytesOf(word)]).stream().pipeThrough(new DecompressionStream("deflate")));
+
 async function unpackedWord(word) {
-  const stream = new Blob([bytesOf(word)]).stream().pipeThrough(new DecompressionStream("deflate"));
-  const data = new Uint8Array(await new Response(stream).arrayBuffer());
+  const data = new Uint8Array(await inflated(word).arrayBuffer());
   let size = 0;
   for (const byte of data) if (byte < 128) size++;
   const numbers = new Float64Array(size);

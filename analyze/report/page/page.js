@@ -164,6 +164,7 @@ async function start() {
       "Chrome from 80, Safari from 16.4 and Firefox from 113 do.";
     return;
   }
+  for (const view of stores) view.features = await inflated(view.features).json();
   lattices = await Promise.all(stores.map((view) => latticeOf(view, asked)));
   for (const [sequences, text] of Object.entries(page.draws)) draws[sequences] = (await unpacked(text))[0];
   listen();

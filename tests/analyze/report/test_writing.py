@@ -6,22 +6,26 @@ import html
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from analyze import overview
 from analyze.overviews.document import as_json
+from analyze.overviews.packing import unpacked_text
 from analyze.report.charts import chart_specifications
 from analyze.tables.printable import printable
 from tests.analyze.conftest import Command
 from tests.analyze.report.conftest import HOSTILE
 
 
-def held(page: str) -> dict[str, object]:
-    """The object that a page holds."""
+def held(page: str) -> dict[str, Any]:
+    """The object that a page holds, its features unpacked."""
     text = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
     assert text is not None
-    found: dict[str, object] = json.loads(text[1])["overview"]
+    found: dict[str, Any] = json.loads(text[1])["overview"]
+    for store in found["stores"]:
+        store["features"] = json.loads(unpacked_text(store["features"]))
     return found
 
 
@@ -73,7 +77,7 @@ def test_hostile_names_stay_data(compared_page: Path) -> None:
     page = compared_page.read_text(encoding="utf-8")
     assert page.count("</script>") == page.count("<script") == 3
     assert HOSTILE not in page
-    labels = [store["facts"]["label"] for store in held(page)["stores"]]  # type: ignore[attr-defined]
+    labels = [store["facts"]["label"] for store in held(page)["stores"]]
     assert labels[0] == printable(HOSTILE) != HOSTILE
     assert "default-src 'none'" in html.unescape(page)
     assert "unsafe-eval" not in page
