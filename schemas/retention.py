@@ -41,6 +41,17 @@ class Retention:
         """
         return 0 if self.floor is None else threshold_bits(Fraction(self.floor), encoding)
 
+    def keeps(self, magnitude: Fraction, encoding: Encoding) -> bool:
+        """Whether slices keep every value that reaches ``magnitude``: the smallest stored value that does is kept.
+
+        So a floor answers a magnitude a little below it, where no stored value lies between the two.
+
+        >>> from schemas.bits import ENCODINGS
+        >>> [parse_retention("floor=4").keeps(Fraction(m), ENCODINGS["bfloat16"]) for m in ("4", "3.99", "3.98")]
+        [True, True, False]
+        """
+        return self.slices and threshold_bits(magnitude, encoding) >= self.least_pattern(encoding)
+
 
 WHOLE = Retention()
 """Slices with all their values."""

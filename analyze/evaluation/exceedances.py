@@ -134,7 +134,7 @@ def _require_above_floor(run: Run, by: str, magnitudes: tuple[str, ...], in_gain
             f"--by {by} reads slices, and {run.path} holds peaks only: capture the model again with --keep slices"
         )
     floor, least = run.retention.floor, min(magnitudes, key=Fraction)
-    if floor is not None and not in_gain_units and Fraction(least) < Fraction(floor):
+    if not in_gain_units and not run.retention.keeps(Fraction(least), run.encoding):
         raise StoreError(
             f"--magnitude {least} is below {floor}, and {run.path} was captured with --keep floor={floor}: its slices, "
             f"which --by {by} reads, are zero below that. Ask for {floor} or more, or capture the model again with "

@@ -23,7 +23,6 @@ from analyze.resources import Resources
 from analyze.statistics.selection import Selection
 from analyze.tables.table import Table
 from analyze.thresholds.plan import Plan
-from schemas.bits import threshold_bits
 from schemas.errors import CorruptChunkError, InputError, StoreError
 from schemas.run import Run
 
@@ -89,8 +88,7 @@ def require_floor(run: Run, magnitudes: tuple[Fraction, ...]) -> None:
 
 def kept_magnitudes(run: Run, magnitudes: tuple[Fraction, ...]) -> tuple[Fraction, ...]:
     """Those at which the slices keep all hits."""
-    least = run.retention.least_pattern(run.encoding)
-    return tuple(m for m in magnitudes if m > 0 and threshold_bits(m, run.encoding) >= least)
+    return tuple(m for m in magnitudes if m > 0 and run.retention.keeps(m, run.encoding))
 
 
 def part_of(plan: Plan) -> Selection:

@@ -21,7 +21,6 @@ from analyze.statistics.scheduler import Scheduler, open_scheduler
 from analyze.statistics.selection import EVERYTHING, Chosen, Selection, choose
 from analyze.statistics.statistic import Context, Key, Partial, Reduction, Statistic
 from analyze.statistics.work import Excluded, merged
-from schemas.bits import threshold_bits
 from schemas.errors import StoreError
 from schemas.run import Run
 
@@ -136,7 +135,7 @@ def _one_pass(
     progress: Progress,
 ) -> tuple[tuple[dict[Key, Partial], ...], tuple[Excluded, ...]]:
     plan = prepare(run, chosen, statistics, resources, scheduler)
-    made = Pass(run.path, plan, statistics, scheduler, resources.skip_corrupt)
+    made = Pass(run, plan, statistics, scheduler, resources.skip_corrupt)
     what = ", ".join(dict.fromkeys(re.sub("[-_]", " ", statistic.name) for statistic in statistics))
     found = [found for _, found in made.by_sequence(progress, f"slices for {what}")]
     total = merged(statistics, [*found, made.rest])
@@ -165,7 +164,7 @@ def _require_values(run: Run, statistic: Reduction, least_gain: Fraction | None)
     if least is not None and least_gain is not None:
         least *= least_gain
         asked += f" in units of a gain of {float(least_gain):.6g}, which are {float(least):.6g},"
-    if least is None or threshold_bits(least, run.encoding) < run.retention.least_pattern(run.encoding):
+    if least is None or not run.retention.keeps(least, run.encoding):
         raise StoreError(
             f"{statistic.name} needs {asked.removesuffix(',')}, and {run.path} was captured with --keep floor={floor}: "
             "its slices are zero below that. Capture the model again with --keep slices"

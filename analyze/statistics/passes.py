@@ -17,9 +17,11 @@ from dask.delayed import Delayed
 
 from analyze.progress import Progress
 from analyze.statistics.pass_plan import PassPlan
+from analyze.statistics.place import Place
 from analyze.statistics.scheduler import Scheduler
 from analyze.statistics.statistic import Reduction
 from analyze.statistics.work import Found, Task, forget_stores, merged
+from schemas.run import Run
 
 __all__ = ["Pass"]
 
@@ -29,13 +31,13 @@ class Pass:
 
     def __init__(
         self,
-        path: str,
+        run: Run,
         plan: PassPlan,
         statistics: Sequence[Reduction],
         scheduler: Scheduler,
         skip: bool,
     ) -> None:
-        self._task = Task(path, uuid.uuid4().hex, plan.chosen, tuple(statistics), skip)
+        self._task = Task(Place.of(run, plan.chosen, scheduler), uuid.uuid4().hex, plan.chosen, tuple(statistics), skip)
         self._plan = plan
         self._statistics = tuple(statistics)
         self._scheduler = scheduler

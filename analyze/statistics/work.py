@@ -9,11 +9,11 @@ from functools import lru_cache
 from analyze.statistics.cells import CellReader
 from analyze.statistics.fusion import Fusion, add
 from analyze.statistics.piece import Piece
+from analyze.statistics.place import Place
 from analyze.statistics.selection import Chosen
 from analyze.statistics.statistic import Key, Partial, Reduction
 from schemas.chunk_reading import UnreadableChunkError
 from schemas.errors import CorruptChunkError
-from schemas.run import Run
 
 __all__ = ["Block", "Excluded", "Found", "Task", "forget_stores", "merged"]
 
@@ -51,9 +51,9 @@ class Found:
 
 
 @lru_cache(maxsize=2)
-def _reader(path: str, chosen: Chosen, number: str) -> CellReader:
+def _reader(place: Place, chosen: Chosen, number: str) -> CellReader:
     """One reader of a store for all threads of a process, and for one pass: the store may be another in the next."""
-    return CellReader(Run(path), chosen)
+    return CellReader(place.opened(chosen), chosen)
 
 
 def forget_stores() -> None:
@@ -65,7 +65,7 @@ def forget_stores() -> None:
 class Task:
     """What a pass does with a block; sent to the process that does it."""
 
-    path: str
+    place: Place
     number: str
     chosen: Chosen
     statistics: tuple[Reduction, ...]
@@ -78,9 +78,14 @@ class Task:
     def __call__(self, block: Block) -> Found:
         """What the cells of ``block`` contribute.
 
-        Raises CorruptChunkError for one that cannot be read, or with ``skip_corrupt`` leaves it out.
+        Raises CorruptChunkError for one that cannot be read, or with ``skip_corrupt`` leaves it out; StoreError where
+        this is a cluster's worker and finds another store than the one that is asked about.
         """
-        reader = _reader(self.path, self.chosen, self.number)
+        with self.place.named():
+            return self._found(block)
+
+    def _found(self, block: Block) -> Found:
+        reader = _reader(self.place, self.chosen, self.number)
         found = Found(tuple({} for _ in self.statistics))
         for site, array, layer in block.cells:
             try:

@@ -248,9 +248,7 @@ def _require(run: Run, arrays: tuple[str, ...], count_engine: str, flag: str | N
 def _require_above_floor(run: Run, question: Question, flag: str, least_gain: Fraction | None) -> None:
     """Raise StoreError where a hit may be a value that the slices do not keep."""
     least = min(question.magnitudes) * (1 if least_gain is None else least_gain)
-    if run.retention.floor is not None and threshold_bits(least, run.encoding) < run.retention.least_pattern(
-        run.encoding
-    ):
+    if not run.retention.keeps(least, run.encoding):
         asked, floor = decimal_text(min(question.magnitudes)), run.retention.floor
         if least_gain is not None:
             raise StoreError(

@@ -135,7 +135,7 @@ def _as_units(plan: Plan) -> tuple[Chosen, tuple[str, ...]]:
 def _pass(run: Run, chosen: Chosen, statistics: list[Reduction], resources: Resources) -> Iterator[Pass]:
     with open_scheduler(resources.scheduler, resources.processors) as scheduler:
         plan = prepare(run, chosen, statistics, resources, scheduler, streamed=True)
-        yield Pass(run.path, plan, statistics, scheduler, resources.skip_corrupt)
+        yield Pass(run, plan, statistics, scheduler, resources.skip_corrupt)
 
 
 def _place(chosen: Chosen, key: Key) -> tuple[int, int]:

@@ -239,6 +239,8 @@ def test_stores_that_kept_less(tmp_path: Path) -> None:
         with pytest.raises(StoreError, match=rf"--by {by} reads slices, .* --keep slices"):
             exceedances_by(peaks.path, by)
         assert (exceedances_by(floor.path, by, "2,4").hits == exceedances_by(whole.path, by, "2,4").hits).all()
+        below = exceedances_by(floor.path, by, "1.999")  # no stored value lies between: the one that reaches it is 2
+        assert (below.hits.values == exceedances_by(whole.path, by, "2").hits.values).all()
     in_gain, low = Selection(in_gain_units=True), make_mixture(tmp_path / "low.zarr", floor="0.5")
     for by in ("layer", "position", "expert"):
         with pytest.raises(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ from analyze.statistics.moments import Moments
 from analyze.statistics.peaks import LayerPeaks, PositionPeaks
 from analyze.thresholds.answers import answer
 from analyze.thresholds.question import ask
-from schemas.errors import CorruptChunkError
+from schemas.errors import CorruptChunkError, StoreError
 from schemas.run import Run
 from tests.analyze.comparison import content
 from tests.analyze.conftest import Command
@@ -86,10 +87,30 @@ def test_answers_from_slices_are_the_same(cluster: Path, store: Path, monkeypatc
 def test_a_worker_names_a_damaged_chunk(cluster: Path, store: Path, tmp_path: Path) -> None:
     write_store(tmp_path / "run.zarr", {"ln_attn": np.ones((2, 2, 3, 4), np.float32)})
     (tmp_path / "run.zarr/ln_attn/c.1.0.0.0").write_bytes(b"no chunk")
-    with pytest.raises(CorruptChunkError, match="layer 1, sequence 0"):
+    with pytest.raises(CorruptChunkError, match=r"^on worker .*layer 1, sequence 0"):
         measure(Run(tmp_path / "run.zarr"), [Moments()], scheduler=str(cluster), cache=False)
     found = measure(Run(tmp_path / "run.zarr"), [Moments()], scheduler=str(cluster), skip_corrupt=True)["moments"]
     assert found.attrs["excluded"] == ["ln_attn, layer 1, sequence 0"]
+
+
+def test_workers_read_the_very_same_store_or_say_that_they_do_not(
+    cluster: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A path that leads each process into its own folder: as a path does on machines that share no file system."""
+    monkeypatch.chdir(store.parent)
+    here = measure(Run(store), [Moments()], cache=False)["moments"]
+    assert measure(Run("run.zarr"), [Moments()], scheduler=str(cluster), cache=False)["moments"].identical(here)
+    own = Run("/proc/self/cwd/run.zarr")
+    with pytest.raises(StoreError, match=r"^on worker .*/proc/self/cwd/run.zarr does not exist"):
+        measure(own, [Moments()], scheduler=str(cluster))
+    there = cluster.parent / "run.zarr"
+    values = np.ones((4, 3, 10, 8), np.float32)
+    write_store(there, {"ln_attn": values, "ln_mlp": values}, position_chunk=4)  # the same provenance, other values
+    with pytest.raises(StoreError, match=r"is another one there than .* on a file system that they share or in a buck"):
+        measure(own, [Moments()], scheduler=str(cluster))
+    shutil.rmtree(there)
+    shutil.copytree(store, there)
+    assert measure(own, [Moments()], scheduler=str(cluster), cache=False)["moments"].identical(here)
 
 
 @pytest.mark.parametrize(
