@@ -14,7 +14,7 @@ from analyze.progress import Progress, silent_progress
 from analyze.statistics.measure import measure
 from analyze.statistics.selection import EVERYTHING, Chosen, Selection, choose
 from analyze.statistics.tensors import CAPTURE_RESIDUAL, Kind, Tensor, TensorStatistic, find_tensors
-from schemas.errors import StoreError
+from schemas.errors import CorruptChunkError, StoreError
 from schemas.layout import nonfinite_name
 from schemas.run import Run
 
@@ -84,17 +84,25 @@ def evaluate_criteria(
     for criterion, tensors, reasons in sliced:
         answers[criterion.name] = _evaluated(criterion, measured, tensors, reasons)
     common = {"store": os.fspath(run.path), "model": run.info.model.name, "absent": absent}
-    nonfinite = _nonfinite(run, choose(run, selection, slices=False))
+    nonfinite, unread = _nonfinite(run, choose(run, selection, slices=False), options.get("skip_corrupt", False))
     for answer in answers.values():
-        answer.attrs |= {**common, "nonfinite": nonfinite if "tensor" in answer.dims else 0}
+        of_values = "tensor" in answer.dims
+        answer.attrs |= {**common, "nonfinite": nonfinite if of_values else 0}
+        if of_values and unread:
+            answer.attrs["excluded"] = [*answer.attrs["excluded"], f"how many values are NaN or infinite: {unread}"]
     return {criterion.name: answers[criterion.name] for criterion in wanted if criterion.name in answers}
 
 
-def _nonfinite(run: Run, chosen: Chosen) -> int:
-    """How many values of the chosen cells are NaN or infinite, at any position."""
+def _nonfinite(run: Run, chosen: Chosen, skip_corrupt: bool) -> tuple[int | None, str]:
+    """How many values of the chosen cells are NaN or infinite, at any position; None and why where that is unread."""
     names = [nonfinite_name(array) for array in dict.fromkeys(chosen.arrays)]
-    counts = [run.read(name, (slice(None), q))[list(chosen.layers)] for name in names for q in chosen.sequences]
-    return int(sum(int(count.sum()) for count in counts))
+    try:
+        counts = [run.read(name, (slice(None), q))[list(chosen.layers)] for name in names for q in chosen.sequences]
+    except CorruptChunkError as error:
+        if not skip_corrupt:
+            raise
+        return None, str(error)
+    return int(sum(int(count.sum()) for count in counts)), ""
 
 
 def _statistic(criterion: Criterion) -> type[TensorStatistic]:

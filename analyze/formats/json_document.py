@@ -11,7 +11,7 @@ from analyze.quantities import decimal_text
 from analyze.tables.likeness import comparison_notes
 from analyze.tables.names import compared
 from analyze.tables.table import Table
-from analyze.tables.wording import definition_words
+from analyze.tables.wording import AS_WITHOUT_HITS, definition_words
 from analyze.thresholds.bootstrap import RESAMPLES, SEED
 from analyze.thresholds.question import knob_record
 from analyze.thresholds.results import Feature, Result
@@ -100,7 +100,9 @@ def _result_record(result: Result) -> dict[str, Any]:
         "mean_position_percent": result.mean_position_percent,
         "nonfinite_values": result.nonfinite,
         "excluded_cells": list(result.excluded),
+        "excluded_as": AS_WITHOUT_HITS if result.excluded else None,
         "perplexity": _number(result.perplexity.value),
+        "perplexity_unread": result.perplexity.unread or None,
         "losses": result.perplexity.losses,
         "nonfinite_losses": result.perplexity.nonfinite_losses,
         "details": _details_record(result),

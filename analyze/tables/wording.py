@@ -12,6 +12,7 @@ from analyze.thresholds.plan import Plan
 from analyze.thresholds.results import Result
 
 __all__ = [
+    "AS_WITHOUT_HITS",
     "answered_words",
     "definition_notes",
     "definition_words",
@@ -21,6 +22,9 @@ __all__ = [
     "words_of_all",
 ]
 
+_OF_ALL = "shares of layers and positions are of all cells, these too"
+AS_WITHOUT_HITS = f"as if without hits: {_OF_ALL}"
+"""What a cell that is skipped as damaged means for a count: never more outliers than there are."""
 _LOOKED_AT = "; looked at: "
 
 
@@ -205,9 +209,11 @@ def notes(results: Sequence[Result]) -> list[str]:
             lines.append(
                 f"{label(result, stores)}: {counted(len(result.excluded), 'cell')} could not be read and "
                 f"{'was' if len(result.excluded) == 1 else 'were'} skipped, as if without hits: "
-                f"{'; '.join(result.excluded[:8])}{'; and others' if len(result.excluded) > 8 else ''}."
+                f"{'; '.join(result.excluded[:8])}{'; and others' if len(result.excluded) > 8 else ''}. {_OF_ALL.capitalize()}."
             )
         found = result.perplexity
+        if found.unread:
+            lines.append(f"{label(result, stores)}: perplexity left out: {found.unread}.")
         if found.nonfinite_losses:
             lines.append(
                 f"{label(result, stores)}: perplexity none: {found.nonfinite_losses:,} of "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +18,7 @@ from analyze.thresholds.plan import Plan, make_plan
 from analyze.thresholds.question import Question
 from analyze.thresholds.results import Result, assemble, assemble_survival
 from analyze.thresholds.tally import Tally, take_tallies, take_tally
-from schemas.errors import InputError
+from schemas.errors import CorruptChunkError, InputError
 from schemas.perplexity import Perplexity, perplexity
 from schemas.run import Run
 
@@ -30,6 +31,7 @@ __all__ = [
     "answer",
     "answer_and_least",
     "count_source",
+    "engine_advised",
     "peak_source",
     "refuse_zero_with_nan",
     "run_perplexity",
@@ -59,11 +61,20 @@ def answer(
     """
     run = Run(store)
     plan = make_plan(run, question)
+    with engine_advised(run, plan, resources):
+        return _answered(run, plan, os.fspath(store), progress, resources, features=features)
+
+
+def _answered(
+    run: Run, plan: Plan, store: str, progress: Progress, resources: Resources, *, features: bool
+) -> list[Result]:
+    question = plan.question
     if not features and survives(plan):
         survival = known_survival(run, plan, cache=resources.cache)
         if survival is not None:
             refuse_zero_with_nan(run, plan, survival.nonfinite)
-            return assemble_survival(os.fspath(store), run.info, plan, survival, run_perplexity(run, plan))
+            of_losses = run_perplexity(run, plan, skip_corrupt=resources.skip_corrupt)
+            return assemble_survival(store, run.info, plan, survival, of_losses)
 
     excluded: list[Excluded] = []
 
@@ -78,8 +89,8 @@ def answer(
 
     tally, details = known_tally(run, plan, resources.cache, excluded, measured)
     refuse_zero_with_nan(run, plan, tally.nonfinite)
-    left_out = _left_out(excluded)
-    return assemble(os.fspath(store), run.info, plan, tally, details, run_perplexity(run, plan), left_out)
+    of_losses = run_perplexity(run, plan, skip_corrupt=resources.skip_corrupt)
+    return assemble(store, run.info, plan, tally, details, of_losses, _left_out(excluded))
 
 
 def answer_and_least(
@@ -93,9 +104,11 @@ def answer_and_least(
     plan, other = make_plan(run, question), make_plan(run, least)
     if plan.by_count or plan.count_engine != "peaks" or question.definition.scope == "pooled":
         return answer(store, question, progress, resources), tallied(run, other, progress, resources, [])
-    held, tally = take_tallies([other, plan], peak_source(run, plan, progress, resources))
+    with engine_advised(run, plan, resources):
+        held, tally = take_tallies([other, plan], peak_source(run, plan, progress, resources))
     refuse_zero_with_nan(run, plan, tally.nonfinite)
-    return assemble(os.fspath(store), run.info, plan, tally, None, run_perplexity(run, plan), ()), held
+    of_losses = run_perplexity(run, plan, skip_corrupt=resources.skip_corrupt)
+    return assemble(os.fspath(store), run.info, plan, tally, None, of_losses, ()), held
 
 
 def tallied(run: Run, plan: Plan, progress: Progress, resources: Resources, excluded: list[Excluded]) -> Tally:
@@ -176,8 +189,26 @@ def refuse_zero_with_nan(run: Run, plan: Plan, nonfinite: int) -> None:
         )
 
 
-def run_perplexity(run: Run, plan: Plan) -> Perplexity:
-    """That of the analysed sequences; none where the store has no losses."""
+def run_perplexity(run: Run, plan: Plan, *, skip_corrupt: bool = False) -> Perplexity:
+    """That of the analysed sequences; none where the store has no losses, or damage is skipped and they have some."""
     if "token_nll" not in run:
         return Perplexity(None, 0, 0)
-    return perplexity(np.stack([run.read("token_nll", (sequence,)) for sequence in plan.sequences]))
+    try:
+        return perplexity(np.stack([run.read("token_nll", (sequence,)) for sequence in plan.sequences]))
+    except CorruptChunkError as error:
+        if not skip_corrupt:
+            raise
+        return Perplexity(None, 0, 0, str(error))
+
+
+@contextmanager
+def engine_advised(run: Run, plan: Plan, resources: Resources) -> Iterator[None]:
+    """Where damage is to be skipped and stored peaks have some, says which engine does: a peak is of many cells."""
+    try:
+        yield
+    except CorruptChunkError as error:
+        if resources.skip_corrupt and plan.count_engine == "peaks" and all(array in run for array in plan.arrays):
+            raise CorruptChunkError(
+                f"{error}. --skip-corrupt leaves out cells of the slices: answer from those, with --engine slices"
+            ) from None
+        raise

@@ -18,8 +18,8 @@ from analyze.progress import Progress, silent_progress
 from analyze.quantities import decimal_text
 from analyze.resources import DEFAULT_RESOURCES, Resources
 from analyze.statistics.cache import store_identity
-from analyze.tables.wording import answered_words, definition_words
-from analyze.thresholds.answers import answer, refuse_zero_with_nan, run_perplexity
+from analyze.tables.wording import AS_WITHOUT_HITS, answered_words, definition_words
+from analyze.thresholds.answers import answer, engine_advised, refuse_zero_with_nan, run_perplexity
 from analyze.thresholds.bootstrap import mean_intervals
 from analyze.thresholds.known_survival import known_survival, survives
 from analyze.thresholds.plan import Plan, make_plan
@@ -65,7 +65,8 @@ def outliers(
     bootstrap 95% ``outliers_per_sequence_interval`` (bound), ``outliers_by_sequence`` (analysed_sequence),
     ``mean_layer_percent``, ``mean_position_percent``, ``perplexity``
     and ``nonfinite_values``. NaN stands for what there is nothing to say about. Attributes: the definition, in knobs
-    and in words; ``excluded``, what was left out as corrupt, where something was. Definitions: docs/definitions.md.
+    and in words; ``excluded``, what was left out as corrupt, and ``excluded_as``, what that means for shares, where
+    something was; ``perplexity_unread``, why losses could not be read. Definitions: docs/definitions.md.
     Raises what ``answer`` raises.
 
     >>> found = outliers("runs/tiny.zarr", magnitude=6)
@@ -132,11 +133,14 @@ def sweep(
     plan = make_plan(store, question)
     if not survives(plan):
         return sweep_dataset(answer(store.path, question, progress, resources))
-    return _survived(plan, *_survival(plan, store, resources.cache), store, question)
+    with engine_advised(store, plan, resources):
+        found, of_losses = _survival(plan, store, resources)
+    return _survived(plan, found, of_losses, store, question)
 
 
-def _survival(plan: Plan, store: Run, cache: bool) -> tuple[Survival, Perplexity]:
+def _survival(plan: Plan, store: Run, resources: Resources) -> tuple[Survival, Perplexity]:
     """What is kept for this question of the store whose files are those of now, or taken anew."""
+    cache = resources.cache
     identity = store_identity(store.path) if cache else None
     state = (store.info.created, store.info.corpus.token_sha256, plan.sequences)  # as ``store`` was opened
     place = store.path if is_url(store.path) else os.path.realpath(store.path)
@@ -146,8 +150,10 @@ def _survival(plan: Plan, store: Run, cache: bool) -> tuple[Survival, Perplexity
         return _survivals[key]
     survival = known_survival(store, plan, cache=cache, least=1)
     assert survival is not None
-    found = survival, run_perplexity(store, plan)
-    if identity is not None and store_identity(store.path) == identity:  # else it changed meanwhile
+    found = survival, run_perplexity(store, plan, skip_corrupt=resources.skip_corrupt)
+    if (
+        not found[1].unread and identity is not None and store_identity(store.path) == identity
+    ):  # else it changed meanwhile
         _survivals[key] = found
         while len(_survivals) > _KEPT:
             _survivals.popitem(last=False)
@@ -250,7 +256,8 @@ def _dataset(
             **knob_record(question),
             "words": definition_words(plan, magnitude),
             "answered_from": answered_words(plan),
-            **({"excluded": list(excluded)} if excluded else {}),
+            **({"excluded": list(excluded), "excluded_as": AS_WITHOUT_HITS} if excluded else {}),
+            **({"perplexity_unread": perplexity.unread} if perplexity.unread else {}),
         },
     )
 

@@ -29,7 +29,7 @@ from analyze.thresholds.counting import SequenceCounts
 from analyze.thresholds.order import count_blocks
 from analyze.thresholds.peaks import SequencePeaks
 from analyze.thresholds.plan import Plan
-from schemas.errors import StoreError
+from schemas.errors import CorruptChunkError, StoreError
 from schemas.layout import nonfinite_name
 from schemas.run import Run
 
@@ -57,7 +57,7 @@ def sliced_peaks(
         for sequence, found in made.by_sequence(progress):
             excluded += _left_out(plan, chosen, found)
             layer, position = found.partials
-            _check_nonfinite(run, plan, chosen, sequence, found)
+            _check_nonfinite(run, plan, chosen, sequence, found, resources)
             yield SequencePeaks(
                 sequence,
                 _layers(plan, chosen, sequence, layer, "layer_peak" if plain else "level"),
@@ -89,7 +89,7 @@ def sliced_counts(
     with _pass(run, chosen, statistics, resources) as made:
         for sequence, found in made.by_sequence(progress, "hits"):
             excluded += _left_out(plan, chosen, found)
-            _check_nonfinite(run, plan, chosen, sequence, found)
+            _check_nonfinite(run, plan, chosen, sequence, found, resources)
             layer = found.partials[0]
             cells = np.zeros((features, len(plan.thresholds)), np.int64)
             hits = np.zeros((len(chosen.sites), len(chosen.layers), *cells.shape), np.uint32)
@@ -179,15 +179,20 @@ def _positions(plan: Plan, sequence: int, partials: Partials) -> Patterns:
     return peaks
 
 
-def _check_nonfinite(run: Run, plan: Plan, chosen: Chosen, sequence: int, found: Found) -> None:
-    """Where all positions of the sites' own values are read."""
+def _check_nonfinite(run: Run, plan: Plan, chosen: Chosen, sequence: int, found: Found, resources: Resources) -> None:
+    """Where all positions of the sites' own values are read, against counts that can be read or must be."""
     if min(plan.positions_of) < plan.dimensions.positions or chosen.in_gain_units or chosen.sites != plan.sites:
         return
     partials, absent = found.partials[0], {(e.site, e.layer) for e in found.excluded}
     for site, array in zip(chosen.sites, chosen.arrays, strict=True):
         if nonfinite_name(array) not in run:
             continue
-        stored = run.read(nonfinite_name(array), (slice(None), sequence)).astype(np.int64)
+        try:
+            stored = run.read(nonfinite_name(array), (slice(None), sequence)).astype(np.int64)
+        except CorruptChunkError:
+            if not resources.skip_corrupt:
+                raise
+            continue  # nothing rests on it: the values themselves were counted
         for layer in chosen.layers:
             if (site, layer) in absent:
                 continue

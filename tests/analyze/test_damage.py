@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import zarr
 
+from analyze import sweep
+from analyze.resources import Resources
 from schemas.errors import CorruptChunkError
 from schemas.run import Run
 from schemas.run_writer import RunWriter
@@ -147,6 +149,41 @@ def test_a_damaged_chunk_is_one_line_of_error(tmp_path: Path, engine: str) -> No
             f"analyze: error: {tmp_path / 'r'}: chunk {name} (layer 0, sequence 1) is damaged: its checksum does not "
             "match. Restore that file from a copy, or capture the run again with --overwrite\n"
         )
+
+
+def test_what_is_skipped_as_damaged_is_said_with_what_it_means(
+    analyze: Command, noisy_store: Path, tmp_path: Path
+) -> None:
+    """Damaged peaks are not, and the engine that answers is named; a number that rests on nothing else is left out."""
+    store = tmp_path / "damaged.zarr"
+    shutil.copytree(noisy_store, store)
+    harmed = ("ln_mlp_layer_peak/c.1.2.0", "ln_mlp/c.1.2.0.0", "token_nll/c.2.0", "ln_attn_nonfinite/c.0.2")
+    for chunk in harmed:
+        flip_byte(store / chunk)
+    asked = ("--store", store, "--skip-corrupt", "-q")
+    for more in ((), ("--format", "csv"), ("--magnitude", "4:8:1")):
+        status, _, err = analyze(*asked, *more)
+        assert status == 2
+        assert "answer from those, with --engine slices" in err
+    with pytest.raises(CorruptChunkError, match="with --engine slices"):
+        sweep(store, 6, resources=Resources(skip_corrupt=True))
+    status, out, _ = analyze(*asked, "--engine", "slices", "--format", "json")
+    (found,) = json.loads(out)["results"]
+    assert status == 0
+    assert found["excluded_cells"] == ["ln_mlp of layer 1, sequence 2"]
+    assert "are of all cells" in found["excluded_as"]
+    assert found["definition"]["layers_total"] == 10
+    assert found["perplexity"] is None
+    assert "token_nll/c.2.0" in found["perplexity_unread"]
+    _, text, _ = analyze(*asked, "--engine", "slices")
+    assert "perplexity left out:" in text
+    assert "sequence 2. Shares of layers and positions are of all cells, these too." in " ".join(text.split())
+    _, out, _ = analyze(*asked, "--by", "layer", "--format", "json")
+    assert "of the values and tokens that could be read" in json.loads(out)["tables"][0]["excluded_as"]
+    _, out, _ = analyze(*asked, "--criteria", "kurtosis", "--format", "json")
+    (table,) = json.loads(out)["tables"]
+    assert table["nonfinite"] is None
+    assert "how many values are NaN or infinite: " in table["excluded"][-1]
 
 
 def test_peaks_answer_beside_damaged_slices(analyze: Command, noisy_store: Path, tmp_path: Path) -> None:
