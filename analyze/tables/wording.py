@@ -13,6 +13,7 @@ from analyze.thresholds.results import Result
 
 __all__ = [
     "AS_WITHOUT_HITS",
+    "NOT_LOOKED_AT",
     "answered_words",
     "definition_notes",
     "definition_words",
@@ -25,6 +26,8 @@ __all__ = [
 _OF_ALL = "shares of layers and positions are of all cells, these too"
 AS_WITHOUT_HITS = f"as if without hits: {_OF_ALL}"
 """What a cell that is skipped as damaged means for a count: never more outliers than there are."""
+NOT_LOOKED_AT = "not looked at: shares and means are of the values and tokens that could be read"
+"""What it means for a table of where values are, or of a number of each cell."""
 _LOOKED_AT = "; looked at: "
 
 
@@ -206,10 +209,11 @@ def notes(results: Sequence[Result]) -> list[str]:
                 "infinite; NaN is never a hit, an infinity always is."
             )
         if result.excluded:
+            more = "; and others" if len(result.excluded) > 8 else ""
             lines.append(
                 f"{label(result, stores)}: {counted(len(result.excluded), 'cell')} could not be read and "
                 f"{'was' if len(result.excluded) == 1 else 'were'} skipped, as if without hits: "
-                f"{'; '.join(result.excluded[:8])}{'; and others' if len(result.excluded) > 8 else ''}. {_OF_ALL.capitalize()}."
+                f"{'; '.join(result.excluded[:8])}{more}. {_OF_ALL.capitalize()}."
             )
         found = result.perplexity
         if found.unread:
