@@ -18,6 +18,7 @@ from analyze.progress import Progress, silent_progress
 from analyze.quantities import counted
 from analyze.tables.names import model_labels
 from analyze.tables.table import Field, Table, Value, plain
+from analyze.tables.wording import NOT_LOOKED_AT
 from analyze.thresholds.question import site_names
 from schemas.errors import InputError
 
@@ -203,7 +204,8 @@ def _notes(answer: xr.Dataset) -> tuple[str, ...]:
             f"Approximate: {recovered}, recovered from the norm's output, gain and statistics, which are rounded."
         )
     notes += [f"{line[0].upper()}{line[1:]}." for line in attributes["left_out"]]
-    notes += [f"Left out as corrupt: {line}." for line in attributes.get("excluded", [])]
+    if excluded := attributes.get("excluded"):
+        notes += [*(f"Left out as corrupt: {line}." for line in excluded), f"What is left out is {NOT_LOOKED_AT}."]
     return tuple(notes)
 
 
@@ -222,4 +224,5 @@ def _about(answer: xr.Dataset) -> dict[str, Any]:
         ]
     about["absent"] = attributes["absent"]
     about["excluded"] = list(attributes.get("excluded", []))
+    about["excluded_as"] = NOT_LOOKED_AT if about["excluded"] else None
     return about

@@ -10,6 +10,7 @@ import numpy as np
 
 from analyze.quantities import counted
 from analyze.tables.table import Field, Table, Value, percent
+from analyze.tables.wording import NOT_LOOKED_AT
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -22,7 +23,6 @@ _FIELDS = (
     Field("model", "Model", right=False, hidden=True),
 )
 _ABOUT = ("store", "model", "by", "minimum_hits", "layer_unit", "in_gain_units")
-_NOT_LOOKED_AT = "not looked at: shares and means are of the values and tokens that could be read"
 _EACH_ALONE = 4
 """Positions below this have rows of their own for people; later ones are put together up to each power of two."""
 
@@ -213,7 +213,7 @@ def _table(
     for_people: tuple[tuple[Value, ...], ...] | None = None,
 ) -> Table:
     left_out = [f"Left out as corrupt: {line}." for line in found.attrs.get("excluded", [])]
-    left_out += [f"What is left out is {_NOT_LOOKED_AT}."] if left_out else []
+    left_out += [f"What is left out is {NOT_LOOKED_AT}."] if left_out else []
     block = found.attrs["layer_unit"] == "block"
     told = ["Blocks: a layer's tensors at these sites are one, at each place the largest |X| of them."] if block else []
     return Table(
@@ -225,7 +225,7 @@ def _table(
         about={
             **{name: found.attrs[name] for name in _ABOUT},
             "excluded": list(found.attrs.get("excluded", [])),
-            "excluded_as": _NOT_LOOKED_AT if left_out else None,
+            "excluded_as": NOT_LOOKED_AT if left_out else None,
         },
         for_people=for_people,
     )

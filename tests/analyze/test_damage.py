@@ -183,6 +183,7 @@ def test_what_is_skipped_as_damaged_is_said_with_what_it_means(
     _, out, _ = analyze(*asked, "--criteria", "kurtosis", "--format", "json")
     (table,) = json.loads(out)["tables"]
     assert table["nonfinite"] is None
+    assert "that could be read" in table["excluded_as"]
     assert "how many values are NaN or infinite: " in table["excluded"][-1]
 
 
