@@ -56,12 +56,14 @@ def run_labels(found: Sequence[Sequence[Result]]) -> list[str]:
 
 
 def left_out_notes(firsts: Sequence[Result], labels: Sequence[str]) -> list[str]:
-    """A sentence for each run of which cells were left out because they could not be read."""
-    return [
-        f"{name}: left out as corrupt: {'; '.join(first.excluded)}."
-        for first, name in zip(firsts, labels, strict=True)
-        if first.excluded
-    ]
+    """A sentence for each run of which cells were left out because they could not be read, and of its perplexity."""
+    told = []
+    for first, name in zip(firsts, labels, strict=True):
+        if first.excluded:
+            told.append(f"{name}: left out as corrupt: {'; '.join(first.excluded)}.")
+        if first.perplexity.unread:
+            told.append(f"{name}: perplexity left out: {first.perplexity.unread}.")
+    return told
 
 
 def compare(
