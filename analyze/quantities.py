@@ -7,17 +7,33 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 from numbers import Integral, Real
+from typing import Any
 
 from schemas.errors import InputError
 
-__all__ = ["MAX_MAGNITUDES", "Share", "ShareWords", "counted", "decimal_text", "parse_magnitudes", "parse_share"]
+__all__ = [
+    "MAX_MAGNITUDES",
+    "Magnitudes",
+    "Share",
+    "ShareWords",
+    "counted",
+    "decimal_text",
+    "magnitude_words",
+    "parse_magnitudes",
+    "parse_share",
+    "require_decimals",
+]
 
 MAX_MAGNITUDES = 10_000
 """Most magnitudes of one question."""
+
+Magnitudes = str | float | Fraction | Decimal | Iterable["float | str | Fraction | Decimal"]
+"""One or several, as text or as numbers."""
 
 LEAST_MAGNITUDE, LARGEST_MAGNITUDE = Decimal("1e-60"), Decimal("1e60")
 
@@ -108,6 +124,40 @@ def _share_text(given: object) -> str:
     return f"{decimal:f}" if plain else str(decimal)
 
 
+def magnitude_words(magnitudes: Magnitudes) -> str:
+    """Magnitudes as ``ask`` takes them: text as it is, a float as the shortest decimal that reads back as it.
+
+    >>> magnitude_words([6, 2.5, Fraction(1, 8)])
+    '6,2.5,0.125'
+    """
+    if isinstance(magnitudes, str):
+        return magnitudes
+    if isinstance(magnitudes, float | Real | Decimal):
+        return _number_words(magnitudes)
+    words = [one if isinstance(one, str) else _number_words(one) for one in magnitudes]
+    if not words:
+        raise InputError("no magnitudes were given: write one as 6, a list as [4, 6, 8] or a range as '2:12:0.25'")
+    return ",".join(words)
+
+
+def _is_decimal(number: Fraction) -> bool:
+    left = number.denominator
+    for prime in (2, 5):
+        while left % prime == 0:
+            left //= prime
+    return left == 1
+
+
+def _number_words(number: Any) -> str:
+    if isinstance(number, Fraction):
+        if not _is_decimal(number):
+            raise InputError(f"magnitude {number} is no decimal: give it as one, for example {float(number):.6g}")
+        return decimal_text(number) if number >= 0 else str(float(number))
+    if isinstance(number, Decimal):
+        return str(number)
+    return str(int(number)) if isinstance(number, Integral) else repr(float(number))
+
+
 def parse_magnitudes(text: str) -> tuple[Fraction, ...]:
     """The magnitudes of ``6``, of a list ``4,6,8`` or of a range ``START:STOP:STEP``, exactly, each once, in order.
 
@@ -167,3 +217,17 @@ def _magnitude(text: str, whole: str) -> Fraction:
 
 def _shown(text: str) -> str:
     return repr(text if len(text) <= 40 else text[:37] + "...")
+
+
+def require_decimals(texts: Iterable[object], what: str, most: Fraction | None = None) -> None:
+    """Raise InputError, naming the value, unless each is a decimal from 0 to ``most``; ``what`` they are."""
+    for given in texts:
+        try:
+            value = Fraction(given)  # type: ignore[call-overload]
+        except (ValueError, TypeError, ZeroDivisionError, OverflowError):
+            value = Fraction(1, 3)
+        if not _is_decimal(value):
+            raise InputError(f"{what} {given!r} is no decimal: write one as text, for example '0.5'")
+        if value < 0 or (most is not None and value > most):
+            limit = "0 or more" if most is None else f"from 0 to {most}"
+            raise InputError(f"there is no {what} {given}: it is {limit}")

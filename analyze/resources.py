@@ -23,6 +23,15 @@ class Resources:
     skip_corrupt: bool = False
     cache: bool = True
 
+    def __post_init__(self) -> None:
+        """Raise InputError for no threads or no memory."""
+        for name in ("memory_limit", "threads"):
+            amount = getattr(self, name)
+            if amount is not None and amount < 1:
+                from schemas.errors import InputError  # NumPy comes with it, which --help does without
+
+                raise InputError(f"{name}={amount} is too few: give at least 1, or leave it out for the default")
+
     @property
     def processors(self) -> int:
         """Threads to use here."""

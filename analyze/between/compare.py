@@ -12,13 +12,13 @@ from analyze.between.protocol import protocol_aspects
 from analyze.between.published import PublishedRow, find_published
 from analyze.opened import path_of, require_distinct
 from analyze.progress import Progress, silent_progress
-from analyze.quantities import decimal_text
+from analyze.quantities import Magnitudes, decimal_text, magnitude_words
 from analyze.resources import DEFAULT_RESOURCES, Resources
 from analyze.tables.definition_columns import definition_of_all
 from analyze.tables.likeness import comparison_notes, precision_words
 from analyze.tables.names import label, store_names
 from analyze.thresholds.answers import answer
-from analyze.thresholds.asking import AnyRun, Magnitudes, magnitude_words, sweep_dataset
+from analyze.thresholds.asking import AnyRun, sweep_dataset
 from analyze.thresholds.question import ask
 from analyze.thresholds.results import Result
 from schemas.errors import InputError

@@ -13,13 +13,13 @@ import xarray as xr
 
 from analyze.opened import opened
 from analyze.progress import Progress, silent_progress
-from analyze.quantities import decimal_text
+from analyze.quantities import decimal_text, magnitude_words
 from analyze.resources import DEFAULT_RESOURCES, Resources, whole
 from analyze.tables.definition_columns import definition_of_all
 from analyze.tables.likeness import comparison_notes
 from analyze.tables.names import model_labels
 from analyze.thresholds.answers import refuse_zero_with_nan, tallied
-from analyze.thresholds.asking import AnyRun, magnitude_words
+from analyze.thresholds.asking import AnyRun
 from analyze.thresholds.plan import Plan, make_plan
 from analyze.thresholds.question import Question, ask
 from schemas.bits import Encoding, decode, threshold_bits

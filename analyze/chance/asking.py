@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 from fractions import Fraction
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -22,11 +23,11 @@ from analyze.chance.levels import counted_levels, require_levels, take_levels
 from analyze.chance.null import CRITERIA, Rule, expected_counts, observed_counts, permuted_counts
 from analyze.opened import opened
 from analyze.progress import Progress, silent_progress
-from analyze.quantities import decimal_text
+from analyze.quantities import Magnitudes, decimal_text, magnitude_words
 from analyze.resources import DEFAULT_RESOURCES, Resources, whole
 from analyze.tables.definition_columns import definition_attributes
 from analyze.thresholds.answers import count_source, peak_source, refuse_zero_with_nan, tallied
-from analyze.thresholds.asking import AnyRun, Magnitudes, magnitude_words
+from analyze.thresholds.asking import AnyRun
 from analyze.thresholds.known_numbers import Numbers, known_numbers
 from analyze.thresholds.plan import Plan, make_plan
 from analyze.thresholds.question import Question, ask
@@ -79,6 +80,7 @@ def null(
     """
     if not 1 <= permutations <= MAX_PERMUTATIONS:
         raise InputError(f"{permutations:,} permutations; give from 1 to {MAX_PERMUTATIONS:,}, for example 1000")
+    _require_seed(seed)
     store, question, plan = _planned(run, magnitudes, knobs, "--null")
     given = whole(resources)
 
@@ -210,6 +212,7 @@ def saturation(
     """
     if not 1 <= orders <= MAX_PERMUTATIONS:
         raise InputError(f"{orders:,} orders; give from 1 to {MAX_PERMUTATIONS:,}, for example 1000")
+    _require_seed(seed)
     store, question, plan = _planned(run, magnitudes, knobs, "--saturation")
     given = whole(resources)
 
@@ -251,6 +254,11 @@ def _planned(run: AnyRun, magnitudes: Magnitudes, knobs: dict[str, Any], flag: s
     plan = make_plan(store, question)
     require_levels(plan, flag)
     return store, question, plan
+
+
+def _require_seed(seed: int) -> None:
+    if not isinstance(seed, Integral) or seed < 0:
+        raise InputError(f"seed {seed!r} is not one: give a whole number from 0 on, for example {SEED}")
 
 
 def _growth(store: Run, plan: Plan, orders: int, seed: int, progress: Progress, resources: Resources) -> Numbers:

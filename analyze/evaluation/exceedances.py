@@ -15,7 +15,15 @@ import numpy as np
 from analyze.criteria.top_values import TopValues
 from analyze.evaluation.blocks import BlockExceedances, BlockPositionHits, BlockTopValues
 from analyze.opened import opened
-from analyze.quantities import Share, ShareWords, decimal_text, parse_magnitudes, parse_share
+from analyze.quantities import (
+    Magnitudes,
+    Share,
+    ShareWords,
+    decimal_text,
+    magnitude_words,
+    parse_magnitudes,
+    parse_share,
+)
 from analyze.statistics.exceedances import Exceedances
 from analyze.statistics.expert_hits import ExpertHits
 from analyze.statistics.measure import measure
@@ -44,7 +52,7 @@ Measure = Callable[[list[Statistic], Selection], dict[str, Any]]
 def exceedances_by(
     store: AnyRun,
     by: str,
-    magnitude: str | float = "6",
+    magnitude: Magnitudes = "6",
     selection: Selection = EVERYTHING,
     *,
     positions: ShareWords = "6%",
@@ -78,7 +86,7 @@ def exceedances_by(
     run = opened(store)
     if by not in _BY:
         raise InputError(f"--by {by!r} is not known; there are: {', '.join(_BY)}")
-    magnitudes = tuple(decimal_text(m) for m in parse_magnitudes(str(magnitude)))
+    magnitudes = tuple(decimal_text(m) for m in parse_magnitudes(magnitude_words(magnitude)))
     _require_above_floor(run, by, magnitudes, selection.in_gain_units)
     minimum = parse_minimum_hits(minimum_hits)
     if by == "position" and minimum != ONE_HIT:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from analyze.tables.table import Table
@@ -38,7 +38,7 @@ def render(results: Sequence[Result], form: str, limit: int | None = None) -> It
     >>> "".join(render(answer("runs/tiny.zarr", ask("6")), "csv"))[:27]
     'store,model,total_parameter'
     """
-    pieces: Iterator[str] = importlib.import_module(FORMATS[form]).render(results, limit)
+    pieces: Iterator[str] = _module(form).render(results, limit)
     return pieces
 
 
@@ -49,5 +49,14 @@ def render_tables(tables: Sequence[Table], form: str) -> Iterator[str]:
     >>> "".join(render_tables(asked_tables(["runs/tiny.zarr"], criteria="kurtosis"), "csv")).splitlines()[0]
     'store,model,tensor,mean_kurtosis,largest_kurtosis,largest_kurtosis_layer'
     """
-    pieces: Iterator[str] = importlib.import_module(FORMATS[form]).render_tables(tables)
+    pieces: Iterator[str] = _module(form).render_tables(tables)
     return pieces
+
+
+def _module(form: str) -> Any:
+    """The module of a format; raises InputError where there is none of that name."""
+    if form not in FORMATS:
+        from schemas.errors import InputError
+
+        raise InputError(f"no output format is called {form!r}; there are: {', '.join(FORMATS)}")
+    return importlib.import_module(FORMATS[form])

@@ -40,14 +40,14 @@ from analyze.overviews.results import (
 )
 from analyze.overviews.sliced import curves, position_profile, quantisation_view, unless_absent
 from analyze.progress import Progress, silent_progress
-from analyze.quantities import decimal_text
+from analyze.quantities import Magnitudes, decimal_text, magnitude_words
 from analyze.resources import DEFAULT_RESOURCES, Resources
 from analyze.tables.columns import MODEL_COLUMNS, RUN_COLUMNS
 from analyze.tables.likeness import comparison_notes
 from analyze.tables.names import compared
 from analyze.tables.wording import definition_words, notes, shares_words, words_of_all
 from analyze.thresholds.answers import answer_and_least, peak_source
-from analyze.thresholds.asking import AnyRun, Magnitudes, magnitude_words
+from analyze.thresholds.asking import AnyRun
 from analyze.thresholds.plan import Plan
 from analyze.thresholds.question import Question, ask
 from analyze.thresholds.results import Result

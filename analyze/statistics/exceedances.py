@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from analyze.quantities import decimal_text
+from analyze.quantities import decimal_text, require_decimals
 from analyze.statistics.hits import hits_of, threshold_patterns
 from analyze.statistics.peak_reduction import reduce_piece
 from analyze.statistics.piece import Piece
@@ -47,6 +47,7 @@ class Exceedances(Statistic):
     def check(self, run: Run, chosen: Chosen) -> None:
         if not self.magnitudes:
             raise InputError("exceedances at no magnitude: give at least one")
+        require_decimals(self.magnitudes, "magnitude")
 
     def partial_bytes(self, rows: int, features: int) -> int:
         return 16 * features * len(self.magnitudes)

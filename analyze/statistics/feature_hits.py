@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from analyze.gain import quotient_patterns
+from analyze.quantities import require_decimals
 from analyze.statistics.piece import Piece
 from analyze.statistics.selection import Chosen
 from analyze.statistics.statistic import Context, Key, Partial, Partials, Statistic
@@ -44,6 +45,7 @@ class FeatureHits(Statistic):
         return Fraction(self.magnitude)
 
     def check(self, run: Run, chosen: Chosen) -> None:
+        require_decimals((self.magnitude,), "magnitude")
         if not 0 <= self.feature < run.dimensions.features:
             raise InputError(f"there is no feature {self.feature}; {run.path} has 0 to {run.dimensions.features - 1}")
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from analyze.quantities import require_decimals
 from analyze.statistics.piece import Piece
 from analyze.statistics.selection import Chosen
 from analyze.statistics.statistic import Context, Key, Partial, Partials, Statistic
@@ -48,9 +49,7 @@ class Magnitudes(Statistic):
     def check(self, run: Run, chosen: Chosen) -> None:
         if chosen.in_gain_units:
             raise InputError("magnitudes counts bit patterns, which are not divided: ask without gain units")
-        for text in self.probabilities:
-            if not 0 <= Fraction(text) <= 1:
-                raise InputError(f"there is no quantile at {text}: a probability is from 0 to 1")
+        require_decimals(self.probabilities, "quantile at", Fraction(1))
         if self.histogram and run.encoding.itemsize > 2:
             raise InputError(f"float32 has too many bit patterns for a histogram of each: {run.path} holds float32")
 

@@ -83,7 +83,10 @@ def measure(
     names = [statistic.name for statistic in statistics]
     if len(set(names)) < len(names):
         raise ValueError(f"statistics with one name: {', '.join(sorted(names))}")
+    resources = Resources(memory_limit, threads, scheduler, skip_corrupt)
     chosen = choose(run, selection)
+    for statistic in statistics:
+        _require(run, chosen, statistic)
     beside = dict.fromkeys(array for statistic in statistics for array in statistic.beside)
     least_gain = require_gains(run, chosen, beside) if chosen.in_gain_units else None
     for statistic in statistics:
@@ -92,7 +95,6 @@ def measure(
     results = {statistic.name: known.find(statistic) for statistic in statistics}
     unknown = [statistic for statistic in statistics if results[statistic.name] is None]
     if unknown:
-        resources = Resources(memory_limit, threads, scheduler, skip_corrupt)
         with open_scheduler(scheduler, resources.processors) as there:
             measured = _measured(run, chosen, unknown, resources, there, progress)
         for statistic in unknown:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
@@ -15,7 +15,7 @@ import xarray as xr
 
 from analyze.opened import opened
 from analyze.progress import Progress, silent_progress
-from analyze.quantities import decimal_text
+from analyze.quantities import Magnitudes, decimal_text, magnitude_words
 from analyze.resources import DEFAULT_RESOURCES, Resources
 from analyze.statistics.cache import store_identity
 from analyze.tables.wording import AS_WITHOUT_HITS, answered_words, definition_words
@@ -32,12 +32,10 @@ from schemas.run import Run, is_url
 if TYPE_CHECKING:
     from schemas.perplexity import Perplexity
 
-__all__ = ["AnyRun", "magnitude_words", "outliers", "sweep", "sweep_dataset"]
+__all__ = ["AnyRun", "outliers", "sweep", "sweep_dataset"]
 
 AnyRun = str | os.PathLike[str] | xr.Dataset | Run
 """A store by path or URL, what ``open_run`` returned, or an opened ``schemas.Run``."""
-
-Magnitudes = str | float | Fraction | Decimal | Iterable["float | str | Fraction | Decimal"]
 
 _KEPT = 4
 _survivals: OrderedDict[tuple[Any, ...], tuple[Survival, Perplexity]] = OrderedDict()
@@ -260,33 +258,3 @@ def _dataset(
             **({"perplexity_unread": perplexity.unread} if perplexity.unread else {}),
         },
     )
-
-
-def magnitude_words(magnitudes: Magnitudes) -> str:
-    """Magnitudes as ``ask`` takes them: text as it is, a float as the shortest decimal that reads back as it.
-
-    >>> magnitude_words([6, 2.5, Fraction(1, 8)])
-    '6,2.5,0.125'
-    """
-    if isinstance(magnitudes, str):
-        return magnitudes
-    if isinstance(magnitudes, int | float | np.number | Fraction | Decimal):
-        return _number_words(magnitudes)
-    words = [one if isinstance(one, str) else _number_words(one) for one in magnitudes]
-    if not words:
-        raise InputError("no magnitudes were given: write one as 6, a list as [4, 6, 8] or a range as '2:12:0.25'")
-    return ",".join(words)
-
-
-def _number_words(number: Any) -> str:
-    if isinstance(number, Fraction):
-        left = number.denominator
-        for prime in (2, 5):
-            while left % prime == 0:
-                left //= prime
-        if left > 1:
-            raise InputError(f"magnitude {number} is no decimal: give it as one, for example {float(number):.6g}")
-        return decimal_text(number) if number >= 0 else str(float(number))
-    if isinstance(number, Decimal):
-        return str(number)
-    return repr(float(number)) if isinstance(number, float | np.floating) else str(int(number))

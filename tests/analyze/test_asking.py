@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
@@ -16,11 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import analyze
-from analyze import answer, ask, open_run, outliers, sweep
+from analyze import answer, ask, null, open_run, outliers, render, saturation, statistics, sweep
+from analyze.quantities import magnitude_words
 from analyze.resources import Resources
 from analyze.statistics.cache import cache_folders
 from analyze.thresholds import known_survival
-from analyze.thresholds.asking import magnitude_words, sweep_dataset
+from analyze.thresholds.asking import sweep_dataset
 from analyze.thresholds.peaks import PeakSource
 from analyze.thresholds.plan import Plan
 from analyze.thresholds.survival import Survival, take_survival
@@ -238,6 +239,16 @@ def test_a_selection_is_refused(noisy_store: Path) -> None:
         outliers(selected)
     with pytest.raises(InputError, match="a Dataset that open_run did not return"):
         outliers(xr.Dataset())
+    twice = run.assign(ln_attn=run.ln_attn * 2)
+    for altered in (twice, run * 2):
+        altered.encoding["source"] = str(noisy_store)
+        with pytest.raises(
+            InputError, match=r"^(ln_attn|committed) of this Dataset is not as .* but computed or assigned"
+        ):
+            outliers(altered)
+    with pytest.raises(InputError, match=r"the features of .* in another order"):
+        outliers(run.isel(feature=slice(None, None, -1)).assign_attrs(run.attrs))
+    assert int(outliers(run.load().assign(mine=run.ln_attn * 2)).outliers) == int(outliers(noisy_store).outliers)
 
 
 def test_what_cannot_be_asked(noisy_store: Path, tmp_path: Path) -> None:
@@ -253,6 +264,26 @@ def test_what_cannot_be_asked(noisy_store: Path, tmp_path: Path) -> None:
         sweep(noisy_store, Fraction(1, 3))
     with pytest.raises(StoreError, match="does not exist"):
         sweep(tmp_path / "none.zarr")
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        (lambda run: statistics(run, "moments", layers=()), r"layers=\(\) chooses none"),
+        (lambda run: statistics(run, "moments", sequences=()), r"sequences=\(\) chooses none"),
+        (lambda run: statistics(run, "moments", sites=()), r"sites=\(\) chooses none"),
+        (lambda run: statistics(run, "moments", threads=-1), "threads=-1 is too few: give at least 1"),
+        (lambda run: statistics(run, {"magnitudes": {"probabilities": ("abc",)}}), "quantile at 'abc' is no decimal"),
+        (lambda run: statistics(run, {"exceedances": {"magnitudes": ("1/3",)}}), "magnitude '1/3' is no decimal"),
+        (lambda run: statistics(run, {"exceedances": {"magnitudes": ("-1",)}}), "no magnitude -1: it is 0 or more"),
+        (lambda run: null(run, seed=-1), "seed -1 is not one: give a whole number from 0"),
+        (lambda run: saturation(run, seed=0.5), "seed 0.5 is not one"),
+        (lambda run: render([], "foo"), "no output format is called 'foo'; there are: table, json"),
+    ],
+)
+def test_what_is_no_number_of_anything(noisy_store: Path, asked: Callable[[Path], object], told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        asked(noisy_store)
 
 
 def test_magnitudes_are_taken_exactly() -> None:

@@ -157,6 +157,8 @@ def test_a_part_of_the_positions(mixture: Made) -> None:
     hits[:, [0, 1, 2, 7, 8, 9]] = 0
     assert (found.hits.values[0, :, :, 0] == hits).all()
     assert found.rows.values[0, 0].tolist() == [0, 0, 0, *[SEQUENCES] * 4, 0, 0, 0]
+    again = exceedances_by(mixture.path, "position", [Fraction(2)], Selection(positions=(3, 7), sites=("ln_mlp",)))
+    assert again.identical(found)
 
 
 def test_in_units_of_gain(mixture: Made) -> None:
