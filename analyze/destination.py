@@ -17,5 +17,5 @@ def require_no_store(path: str | os.PathLike[str], flag: str) -> None:
         raise InputError(f"{flag} {os.fspath(path)} is no place on this machine: write it here, and copy it there")
     place = Path(path).absolute()
     for folder in (place, *place.parents):
-        if (folder / "zarr.json").is_file():
+        if os.path.isfile(folder / "zarr.json"):  # Path.is_file raises for a name too long
             raise InputError(f"{flag} {os.fspath(path)} is in the store {folder}: name a place outside it")
