@@ -139,6 +139,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         lambda: _run(options, arguments),
         arguments,
         interrupted="interrupted; what is committed is safe, the same command continues",
+        needs_reader=False,
     )
 
 

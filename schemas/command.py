@@ -9,15 +9,39 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from schemas.errors import InputError, OutlierFeaturesError
 from schemas.remote_errors import redact
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 __all__ = ["run_command", "start_command"]
 
 
 _LONGEST_WORD = 400
 """Characters of a word that are shown whole: paths are rarely as long."""
+
+
+class _ReaderLeftError(BrokenPipeError):
+    """Nobody reads stdout any more; of a pipe or a connection that breaks elsewhere Python's own error tells."""
+
+
+class _Stream(io.FileIO):
+    """stdout or stderr of the process, whose writes that fail by one of the errors ``dropped`` are as good as done."""
+
+    def __init__(self, descriptor: int, dropped: type[OSError] | None) -> None:
+        super().__init__(descriptor, "wb", closefd=False)
+        self._dropped = dropped or ()
+
+    def write(self, data: Buffer) -> int:
+        try:
+            return super().write(data)
+        except self._dropped:
+            return memoryview(data).nbytes
+        except BrokenPipeError as error:
+            raise _ReaderLeftError(*error.args) from None
 
 
 def start_command(name: str) -> int:
@@ -31,15 +55,21 @@ def start_command(name: str) -> int:
 
 
 def run_command(
-    name: str, run: Callable[[], int], arguments: Sequence[str] = (), *, interrupted: str = "interrupted"
+    name: str,
+    run: Callable[[], int],
+    arguments: Sequence[str] = (),
+    *,
+    interrupted: str = "interrupted",
+    needs_reader: bool = True,
 ) -> int:
     """What ``run()`` returns, or the status of what it raised, said on stderr as coming from the command ``name``.
 
     An OutlierFeaturesError gives its own status, a name too long for a file 2, any other OSError 1, an interrupt 130
-    with the words ``interrupted``. A reader of stdout that has left is no error: 0. Other exceptions are faults of ours
-    and pass. ``arguments`` are those that ``run`` goes by: none may hold a NUL, which no file's name and no URL can.
+    with the words ``interrupted``. A reader of stdout that has left is no error: it ends ``run`` with 0, or, where that
+    does not need one, what is printed is dropped, as it is of stderr always. Other exceptions are faults of ours and
+    pass. ``arguments`` are those that ``run`` goes by: none may hold a NUL, which no file's name and no URL can.
     """
-    _make_printable()
+    _make_printable(needs_reader)
     try:
         for argument in arguments:
             if "\0" in argument:
@@ -49,7 +79,7 @@ def run_command(
         return status
     except OutlierFeaturesError as error:
         return _told(name, str(error), error.exit_status)
-    except BrokenPipeError:
+    except _ReaderLeftError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
@@ -61,12 +91,27 @@ def run_command(
         return 130
 
 
-def _make_printable() -> None:
-    """No name makes printing fail: what stdout and stderr cannot encode is escaped, and one that is closed drops it."""
-    for stream in ("stdout", "stderr"):
+def _make_printable(needs_reader: bool) -> None:
+    """No name makes printing fail: what stdout and stderr cannot encode is escaped, and one that is closed drops it.
+
+    Nor does stderr that nobody reads or that has no room, and stdout only where the command ``needs_reader``.
+    """
+    for stream, dropped in (("stdout", None if needs_reader else BrokenPipeError), ("stderr", OSError)):
         held = getattr(sys, stream)
         if held is None:
             setattr(sys, stream, open(os.devnull, "w", errors="backslashreplace"))  # noqa: SIM115  # for the whole process
+        elif held is getattr(sys, f"__{stream}__"):
+            held.flush()
+            setattr(
+                sys,
+                stream,
+                io.TextIOWrapper(
+                    io.BufferedWriter(_Stream(held.fileno(), dropped)),
+                    held.encoding,
+                    "backslashreplace",
+                    line_buffering=held.line_buffering or held.write_through,
+                ),
+            )
         elif isinstance(held, io.TextIOWrapper):
             held.reconfigure(errors="backslashreplace")
 

@@ -5,6 +5,7 @@ That it says what to install where torch is missing is tested with the other imp
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -165,6 +166,23 @@ def test_a_finished_store_needs_no_room(
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=0))
     monkeypatch.setattr(preparation, "available_memory_bytes", lambda device: 0)
     assert capture(folder, store, text, *flags) == 0
+
+
+def test_a_capture_goes_on_when_nobody_reads_what_it_says(
+    folder: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    for name in ("stdout", "stderr"):
+        stream = open(writer, "w", 1, closefd=False)  # noqa: SIM115
+        monkeypatch.setattr(sys, name, stream)
+        monkeypatch.setattr(sys, f"__{name}__", stream)
+    arguments = ["--model", folder, "--store", tmp_path / "run.zarr", "--text", text, "--sequences", 2, "--length", 16]
+    assert main([str(argument) for argument in arguments]) == 0
+    assert Run(tmp_path / "run.zarr").complete_sequences() == [0, 1]
+    print("dropped", flush=True)
+    assert main(["--model", "no/such", "--text", "none"]) == 2
+    os.close(writer)
 
 
 def test_a_store_says_how_it_was_made(folder: Path, text: Path, tmp_path: Path) -> None:
