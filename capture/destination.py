@@ -61,16 +61,25 @@ class Destination:
         return shutil.disk_usage(nearest).free + held
 
     def clear(self) -> None:
-        """Remove the store that ``--overwrite`` replaces; nothing otherwise, whatever has appeared there since."""
-        if not self._replaces or not os.path.exists(self.path):
-            return
-        if is_being_written(self.path):
+        """Remove the store that ``--overwrite`` replaces, or what of one a killed ``--overwrite`` left beside it.
+
+        Nothing otherwise, whatever has appeared there since.
+        """
+        replaces = self._replaces and os.path.exists(self.path)
+        if replaces and is_being_written(self.path):
             raise StoreError(f"another capture is writing {self.path}; wait for it, or give another --store")
-        # One name for what is on its way out, whoever put it there: what a killed --overwrite left goes too.
-        trash = self.path.with_name(f"{self.path.name}.replaced")
-        shutil.rmtree(trash, ignore_errors=True)
-        self.path.rename(trash)
-        shutil.rmtree(trash)
+        if self.overwrite:
+            shutil.rmtree(self._trash, ignore_errors=True)
+        if replaces:
+            self.path.rename(self._trash)
+            while os.path.lexists(self._trash):
+                with contextlib.suppress(FileNotFoundError):  # another --overwrite removes it, too
+                    shutil.rmtree(self._trash)
+
+    @property
+    def _trash(self) -> Path:
+        """One name for what is on its way out, whoever put it there."""
+        return self.path.with_name(f"{self.path.name}.replaced")
 
     def _require_writable(self, folder: Path) -> None:
         """Raise StoreError unless ``folder`` can be written or made: known before a model is downloaded."""

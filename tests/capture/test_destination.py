@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from capture import session
@@ -18,6 +19,7 @@ from schemas.run_writer import RunWriter, is_being_written
 from tests.capture.captures import capture, contents
 from tests.capture.forked_captures import Captures
 from tests.capture.refused import tree
+from tests.stores import write_store
 
 FLAGS = ("--sequences", 2, "--length", 16)
 
@@ -99,13 +101,18 @@ def test_a_link_is_not_replaced(
     assert tree(finished) == before
 
 
-def test_what_a_killed_replacement_left_is_removed_by_the_next(finished: Path) -> None:
-    left = finished.with_name(f"{finished.name}.replaced")
+@pytest.mark.parametrize("there", [True, False])
+def test_what_a_killed_replacement_left_is_removed_by_the_next(there: bool, tmp_path: Path) -> None:
+    store = tmp_path / "run.zarr"
+    if there:
+        write_store(store, {"ln_attn": np.ones((1, 1, 2, 3), np.float32)})
+    left = tmp_path / "run.zarr.replaced"
     left.mkdir()
     (left / "zarr.json").write_text("{}")
-    Destination(finished, overwrite=True).clear()
-    assert not left.exists()
-    assert not finished.exists()
+    Destination(store, overwrite=False).clear()
+    assert left.exists()
+    Destination(store, overwrite=True).clear()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow
