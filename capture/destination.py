@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import shutil
 from pathlib import Path
 
+from capture.plan import CapturePlan
 from schemas.create import draft_of
 from schemas.errors import StoreError
 from schemas.provenance import FORMAT
@@ -53,12 +55,34 @@ class Destination:
             run = None
         self.run, self._replaces = (None, True) if overwrite else (run, False)
 
-    @property
-    def free_bytes(self) -> int:
-        """Bytes free on its disk, those of a store that is continued or replaced included."""
+    def free_bytes(self, plan: CapturePlan) -> int:
+        """Bytes free on its disk for ``plan``: with those of a store that is replaced, or of what its part holds."""
         nearest = next(p for p in (self.path.absolute(), *self.path.absolute().parents) if os.path.isdir(p))
-        held = store_bytes(self.path) if self.run is not None or self._replaces else 0
+        held = store_bytes(self._trash) if self.overwrite else 0
+        if self._replaces or (self.run is not None and len(plan.sequences) == plan.dimensions.sequences):
+            held += store_bytes(self.path)
+        elif self.run is not None:
+            held += self._part_bytes(plan)
         return shutil.disk_usage(nearest).free + held
+
+    def _part_bytes(self, plan: CapturePlan) -> int:
+        """Bytes of the store's files that are of the sequences of ``plan`` alone: what others hold stays."""
+        sequence = {"sequence": "([0-9]+)"}
+        chunks = {
+            spec.name: r"\.".join(["c", *(sequence.get(dim, "[0-9]+") for dim in spec.dims)])
+            for spec in plan.arrays
+            if "sequence" in spec.dims
+        }
+        kept = {".resume": r"[0-9-]+\.([0-9]+)-.*"}  # as capture.resume names its files, by what of a batch is written
+        total = 0
+        for folder, form in {**chunks, **kept}.items():
+            with contextlib.suppress(FileNotFoundError), os.scandir(self.path / folder) as files:
+                for file in files:
+                    found = re.fullmatch(form, file.name)
+                    if found and int(found[1]) in plan.sequences:
+                        with contextlib.suppress(FileNotFoundError):  # another worker's, or replaced meanwhile
+                            total += file.stat().st_size
+        return total
 
     def clear(self) -> None:
         """Remove the store that ``--overwrite`` replaces, or what of one a killed ``--overwrite`` left beside it.

@@ -203,7 +203,7 @@ def prepare(settings: CaptureSettings) -> Prepared:
         available = available_memory_bytes(devices[0])
     if grows:
         plan = with_largest_batch(plan, available)
-    disk_free = destination.free_bytes
+    disk_free = destination.free_bytes(plan)
     download = find_download(snapshot, destination.path, disk_free, plan, evict=settings.evict)
     windows = WindowSettings(part.whole, settings.length, overlap, settings.bos, settings.seed)
     return Prepared(

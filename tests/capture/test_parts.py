@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from analyze.cli import main as analyze
 from capture.batching import batches
 from capture.part import Part, parse_part, whole_command
+from capture.plan import human_bytes
 from schemas import Run
 from schemas.errors import InputError
 from tests.capture.captures import capture, contents
@@ -122,8 +124,12 @@ def test_parts_make_the_whole_in_any_order(engine: str, take: Take, tmp_path: Pa
     assert [name for name in mine if mine[name] != theirs[name].replace(b"/other/", b"/one/")] == []
 
 
+def dims_of(run: Run, name: str) -> tuple[str, ...]:
+    return run.array(name).metadata.dimension_names or ()  # type: ignore[union-attr, return-value]
+
+
 def test_a_part_says_what_it_did_and_what_is_left(
-    take: Take, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    take: Take, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = tmp_path / "run.zarr"
     assert take("2:4/6", "run.zarr") == 0
@@ -142,6 +148,20 @@ def test_a_part_says_what_it_did_and_what_is_left(
     assert "--sequences 6" in said
     assert analyze(["--store", str(store), "--partial"]) == 0
     assert "the 2 complete ones of 6 sequences (the store is partial)" in " ".join(capsys.readouterr().out.split())
+
+    usage = shutil.disk_usage(tmp_path)
+    with monkeypatch.context() as full:
+        full.setattr(shutil, "disk_usage", lambda path: usage._replace(free=0))
+        (store / ".resume").mkdir()
+        for first in range(6):  # what a streamed one leaves to go on from
+            (store / ".resume" / f"{first}-{first + 1}.{first}-{first}.safetensors").write_bytes(bytes(5_000))
+        assert take("1:3", "run.zarr", "--engine", "streamed") == 1
+        shutil.rmtree(store / ".resume")
+    held = 2 * 5_000
+    for chunk in store.rglob("c.*"):
+        place = dict(zip(dims_of(Run(store), chunk.parent.name), chunk.name.split(".")[1:], strict=True))
+        held += chunk.stat().st_size * (place.get("sequence") in ("1", "2"))
+    assert f"and {human_bytes(held)} is free" in capsys.readouterr().err  # what other parts hold is not
 
     assert take("0:6", "run.zarr") == 0
     rows = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
