@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import time
 import timeit
 from dataclasses import replace
 
@@ -56,6 +58,17 @@ def test_in_words(taken: Duration, words: str) -> None:
 
 def test_a_device_multiplies_at_some_speed() -> None:
     assert 1e8 < matmul_flops(torch.device("cpu"), torch.float32, seconds=0.01) < 1e15
+
+
+def test_products_that_other_programs_hold_up_do_not_decide(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, linear = itertools.count(), torch.nn.functional.linear
+
+    def held_up(hidden: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        time.sleep(0.1 * (next(calls) < 2))
+        return linear(hidden, weights)
+
+    monkeypatch.setattr(torch.nn.functional, "linear", held_up)
+    assert matmul_flops(torch.device("cpu"), torch.float32) > 2 * 32 * 1024**2 / 0.1
 
 
 def test_a_dtype_that_is_slow_here_is_told() -> None:
