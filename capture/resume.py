@@ -72,6 +72,11 @@ class Draft:
         """Give what was written its name."""
         self._partial.rename(self.file)
 
+    def discard(self) -> None:
+        """Delete what was written and has no name of its own yet, if anything."""
+        with contextlib.suppress(OSError):
+            self._partial.unlink()
+
 
 def publish(drafts: Sequence[Draft]) -> None:
     """Name ``drafts``, which lie in one folder and were written: a crash from now on goes on from them."""

@@ -80,7 +80,7 @@ def run_capture(settings: CaptureSettings) -> int:
     else:
         what = store if part.is_whole else f"sequences {part} in {store}"
         _say(settings, f"{what} {'is' if part.is_whole else 'are'} complete already; nothing to compute")
-        remove_left_checkpoints(Run(store))  # of one that ended between its last commit and this
+        remove_left_checkpoints(RunWriter(store))  # of one that ended between its last commit and this; opening sweeps
     remove_shards(store)
     print(summarise(store, time.monotonic() - started, len(missing), part))
     return 0

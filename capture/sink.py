@@ -92,6 +92,7 @@ class Sink:
         self._pending: list[Future[None]] = []
         self._ended: list[_Ended] = []
         self._commit: Future[None] | None = None
+        self._unpublished: set[Draft] = set()
         self._by_layer = [
             spec
             for spec in plan.arrays
@@ -111,9 +112,14 @@ class Sink:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Finish writing, or drop what is queued; a full disk becomes a CaptureError that says how to go on."""
-        with self._explaining():
-            self._queue.close(cancel=error is not None)
-        if isinstance(error, OSError) and error is self._queue.error:  # an engine waited for a commit that failed
+        try:
+            with self._explaining():
+                self._queue.close(cancel=error is not None)
+        finally:
+            for draft in self._unpublished:
+                draft.discard()
+        # An engine waited for a commit that failed, or wrote itself.
+        if isinstance(error, OSError) and (error is self._queue.error or is_full(error)):
             raise self._explained(error) from error
 
     def begin(
@@ -193,10 +199,7 @@ class Sink:
         """
         self._finish(range(layer, layer + 1), draft=draft)
         if len(self._ended) == DRAFTS_AT_ONCE:
-            before = self._commit
-            self.settle()
-            if before is not None:  # the disk holds no more drafts beside those that they replace
-                before.result()
+            self._settle_early()
 
     def settle(self) -> Future[None]:
         """Have what was given so far written, where that waits for the model to wait, and what has ended committed.
@@ -218,6 +221,7 @@ class Sink:
             if drafts:  # they vouch for the data of their layers, so that comes first
                 self._writer.flush()
                 publish(drafts)
+                self._unpublished.difference_update(drafts)
             for layers in dict.fromkeys(each.layers for each in ended):
                 self._writer.commit(layers, [q for each in ended if each.layers == layers for q in each.sequences])
             if complete := sum(len(each.sequences) for each in ended if each.complete):
@@ -225,6 +229,13 @@ class Sink:
 
         self._commit = self._queue.put_waiting(commit, 0)
         return self._commit
+
+    def _settle_early(self) -> None:
+        """``settle`` once the commit before is done: the disk holds no more drafts beside those that they replace."""
+        before = self._commit
+        self.settle()
+        if before is not None:
+            before.result()
 
     def vouch(self, layers: range, sequences: Sequence[int]) -> None:
         """Commit cells whose data an earlier run brought to the disk without coming to commit them."""
@@ -241,6 +252,7 @@ class Sink:
         self._reserve(size)  # at once: what waits in part for the rest of itself would wait for ever
         pending = [*self._pending, *self._of_layers.values()]
         if draft is not None:
+            self._unpublished.add(draft)
             pending.append(self._queue.put_waiting(draft.write, draft.size_bytes))
         self._ended.append(_Ended(layers, self._wanted, pending, rows, draft, complete))
 
@@ -288,7 +300,7 @@ class Sink:
     def _reserve(self, size: int) -> None:
         """Have ``size`` bytes wait; where there is no room, what waits for the model to wait is written now."""
         if not self._queue.has_room(size):
-            self.settle()
+            self._settle_early()
         with self._explaining():
             self._queue.reserve(size)
 

@@ -10,7 +10,7 @@ import contextlib
 import itertools
 import os
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,9 @@ def chunk_file(folder: str, array: zarr.Array[Any], coordinates: tuple[int, ...]
     return Path(folder, array.metadata.encode_chunk_key(coordinates))
 
 
+Region = tuple[slice, ...]
+
+
 class ChunkFiles:
     """Writes chunks of one local array whole, each under a temporary name that then becomes the chunk's."""
 
@@ -58,39 +61,49 @@ class ChunkFiles:
         return None
 
     def write(self, index: Index, values: npt.NDArray[Any]) -> Iterator[Path]:
-        """Set ``array[index]``, of which each chunk is covered whole, to ``values``; the files, each when written."""
+        """Set ``array[index]``, of which each chunk is covered whole, to ``values``; the files, each when written.
+
+        Where a chunk is there already, as it is when what a crash took is done again, its bytes are on the disk itself
+        before they take its name: a power failure leaves it as it was or as it is.
+        """
         for file, contents in self._encoded(index, values):
             temporary = _put_beside(file, contents, write_back=True)
             with _deleting([temporary]):
+                if file.exists():
+                    flush_files([temporary])
                 os.replace(temporary, file)
             yield file
 
-    def replace(self, parts: Iterable[tuple[Index, npt.NDArray[Any]]]) -> list[Path]:
+    def replace(
+        self, parts: Iterable[tuple[Index, npt.NDArray[Any]]], unreadable: Callable[[Region], None]
+    ) -> list[Path]:
         """Set ``array[index]``, whatever part of a chunk it covers, to ``values`` for each of ``parts``; the files.
 
         They take the chunks' names when their bytes are on the disk itself, so that after a power failure a chunk
-        is as it was before or as it is now. No two parts may touch one chunk, and nobody else may write these
-        meanwhile: what is around is read first.
+        is as it was before or as it is now. No two parts may touch one chunk (ValueError), and nobody else may write
+        these meanwhile: what is around is read first. Where that cannot be read, ``unreadable`` is called with its
+        region and raises; or else it counts as fill.
         """
         chunks = (
             chunk
             for index, values in parts
-            for chunk in self._encoded(*(index, values) if self._covers(index) else self._around(index, values))
+            for chunk in self._encoded(
+                *(index, values) if covers_chunks(self._array, index) else self._around(index, values, unreadable)
+            )
         )
         files: list[Path] = []
         while some := list(itertools.islice(chunks, FLUSHED_AT_ONCE)):  # no more: the disk holds both meanwhile
             staged: dict[Path, Path] = {}
             with _deleting(staged):
                 for file, contents in some:
+                    if file in staged.values():
+                        raise ValueError(f"two parts touch the chunk {file}")
                     staged[_put_beside(file, contents)] = file
                 flush_files(list(staged))
                 for temporary, file in staged.items():
                     os.replace(temporary, file)
             files += staged.values()
         return files
-
-    def _covers(self, index: Index) -> bool:
-        return covers_chunks(self._array, index)
 
     def _encoded(self, index: Index, values: npt.NDArray[Any]) -> Iterator[tuple[Path, tuple[bytes, bytes]]]:
         """(file, contents) of each chunk of ``array[index]``, which covers them whole."""
@@ -100,7 +113,9 @@ class ChunkFiles:
             checksum = google_crc32c.value(body).to_bytes(4, "little")
             yield chunk_file(self._folder, self._array, coordinates), (body, checksum)
 
-    def _around(self, index: Index, values: npt.NDArray[Any]) -> tuple[Index, npt.NDArray[Any]]:
+    def _around(
+        self, index: Index, values: npt.NDArray[Any], unreadable: Callable[[Region], None]
+    ) -> tuple[Index, npt.NDArray[Any]]:
         """The chunks that ``index`` touches, and what they hold once ``array[index]`` is ``values``."""
         region = tuple(
             slice(start // chunk * chunk, min(-(-stop // chunk) * chunk, size))
@@ -110,7 +125,12 @@ class ChunkFiles:
         )
         whole = read_whole_chunks(self._folder, self._array, region)
         if whole is None:
-            whole = np.asarray(self._array[region])
+            try:
+                whole = np.asarray(self._array[region])
+            except (ValueError, RuntimeError):  # zarr-python's, of a chunk that a power failure has torn
+                unreadable(region)
+                shape = [part.stop - part.start for part in region]
+                whole = np.full(shape, self._array.fill_value, self._array.dtype)
         inside = tuple(
             slice(start - part.start, stop - part.start)
             for (start, stop), part in zip(bounds(self._array, index), region, strict=True)

@@ -100,10 +100,17 @@ class RunWriter(Run):
     def _replace_alone(self, name: str, parts: Sequence[tuple[Index, npt.NDArray[Any]]]) -> None:
         files = self._files_of(name)
         if files is not None:
-            self._written(files.replace(parts))
+            self._written(files.replace(parts, lambda region: self._require_none_committed(name, region)))
             return
         for index, values in parts:
             self._write_through_zarr(name, index, values)
+
+    def _require_none_committed(self, name: str, region: tuple[slice, ...]) -> None:
+        """Raise CorruptChunkError where a committed cell is in ``region``, which cannot be read, of the array."""
+        dims = self.array(name).metadata.dimension_names or ()  # type: ignore[union-attr]
+        cells = tuple(region[dims.index(axis)] if axis in dims else slice(None) for axis in ("layer", "sequence"))
+        if self.committed()[cells].any():
+            self.read(name, region)
 
     def _write_through_zarr(self, name: str, index: Index, values: npt.NDArray[Any]) -> None:
         """What has codecs that this project does not choose."""

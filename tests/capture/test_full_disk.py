@@ -107,7 +107,7 @@ def test_a_capture_that_runs_out_of_room_continues_to_the_same_bits(
                 cells.append(assert_committed(Run(copy / STORE), Run(whole)))
         assert cells == sorted(cells)
         assert 0 < cells[-1] < LAYERS * SEQUENCES
-        assert len(set(cells)) >= 3
+        assert len(set(cells)) > 1
         disk.resize("64m")
     answer = disk.capture(words)
     assert answer["status"] == 0, answer["output"]

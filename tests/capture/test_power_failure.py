@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -50,3 +51,38 @@ def test_power_fails(
         assert [name for name in expected if found.get(name) != expected[name]] == [], failure
         assert found.keys() == expected.keys()
     assert len(set(cells)) > 1
+
+
+@pytest.mark.slow
+def test_power_fails_in_one_engine_and_then_in_another(
+    captures: Captures, checkpoint: Callable[[str], Path], text: Path, tmp_path: Path
+) -> None:
+    """What the first keeps to go on from vouches for chunks that the second writes again."""
+    words = ["--model", checkpoint("qwen3_moe"), "--store", STORE, "--text", text, "--device", "cpu", "-q"]
+    words += ["--sequences", 4, "--length", 8, "--batch-size", 2]
+
+    def capture(engine: str, folder: Path, share: float | None = None) -> Path:
+        """The store after the power failed, at that share of all flushes, or after the end."""
+        arguments = [*map(str, words), "--engine", engine]
+        count, after = folder.with_name(f"{folder.name}-count"), folder.with_name(f"{folder.name}-after")
+        if share is None:
+            answer = captures(arguments, folder)
+            assert answer["status"] == 0, answer["output"]
+            return folder / STORE
+        shutil.copytree(folder, count)
+        never = {"power_fails_at": 2**30, "after": "", "names_kept": True}
+        assert captures(arguments, count, **never)["status"] == 0
+        moment = int(share * int((count / "flushes").read_text()))
+        answer = captures(arguments, folder, power_fails_at=moment, after=str(after), names_kept=True)
+        assert answer["status"] == STATUS, answer["output"]
+        return after / STORE
+
+    for name in ("whole", "first"):
+        (tmp_path / name).mkdir()
+    expected = contents(capture("streamed", tmp_path / "whole"))
+    first = capture("streamed", tmp_path / "first", 0.7).parent
+    for number in range(1, 13):
+        second = shutil.copytree(first, tmp_path / f"{number}")
+        left = capture("resident", second, number / 13).parent
+        found = contents(capture("streamed", left))
+        assert [name for name in expected if found.get(name) != expected[name]] == [], number

@@ -193,3 +193,22 @@ def test_what_no_commit_vouches_for_reads_as_fill(make_store: MakeStore) -> None
     assert (read[0, 0] == 1).all()
     assert (read[1:] == made.encoding.fill).all()
     assert (Run(made.path).read("ln_attn_position_peak") == made.encoding.fill).all()
+
+
+@pytest.mark.parametrize("content", [b"", b"torn by a power failure"])
+def test_a_torn_chunk_counts_as_fill_until_a_committed_cell_needs_it(content: bytes, make_store: MakeStore) -> None:
+    """As a chunk of rows of all layers is after a power failure, where nothing had been committed yet."""
+    made = make_store(commit=False)
+    writer = RunWriter(made.path)
+    writer.write("ln_attn_nonfinite", (slice(None), 0), np.full(3, 9, np.uint64))
+    (chunk,) = (made.path / "ln_attn_nonfinite").glob("c.*")
+    chunk.write_bytes(content)
+    writer.commit([0], [1])  # another sequence's
+    writer.write("ln_attn_nonfinite", (1, 0), np.array(5, np.uint64))
+    assert Run(made.path).read("ln_attn_nonfinite", (slice(None), 0)).tolist() == [0, 5, 0]
+    writer.commit([1], [0])
+    chunk.write_bytes(content)
+    with pytest.raises(CorruptChunkError, match="ln_attn_nonfinite"):
+        writer.write("ln_attn_nonfinite", (2, 0), np.array(5, np.uint64))
+    assert chunk.read_bytes() == content
+    assert not list(made.path.glob("*/*.partial"))

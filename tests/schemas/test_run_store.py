@@ -207,3 +207,23 @@ def test_store_bytes_counts_every_file(make_store: MakeStore) -> None:
         os.path.getsize(os.path.join(folder, name)) for folder, _, names in os.walk(made.path) for name in names
     )
     assert store_bytes(made.path) == total > 0
+
+
+def test_a_chunk_that_is_there_takes_new_bytes_once_they_are_flushed(
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a crash took is done again over chunks that a commit, or what a run goes on from, may vouch for."""
+    writer = RunWriter(make_store(commit=False).path)
+    flushed: list[str] = []
+    monkeypatch.setattr("schemas.durable.flush", lambda path: flushed.append(path.name))
+    for value in range(2):
+        writer.write("ln_attn", (0, 1), np.full((5, 7), value, np.uint16))
+        assert [name[:10] for name in flushed] == ["c.0.1.0.0."] * value
+
+
+def test_two_parts_of_one_chunk_are_refused(make_store: MakeStore) -> None:
+    made = make_store(commit=False)
+    parts = [((layer, 0), np.array(layer, np.uint64)) for layer in range(2)]
+    with pytest.raises(ValueError, match="two parts touch the chunk"):
+        RunWriter(made.path).write_parts("ln_attn_nonfinite", parts)
+    assert not list(made.path.glob("ln_attn_nonfinite/c.*"))
