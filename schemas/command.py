@@ -29,19 +29,25 @@ class _ReaderLeftError(BrokenPipeError):
 
 
 class _Stream(io.FileIO):
-    """stdout or stderr of the process, whose writes that fail by one of the errors ``dropped`` are as good as done."""
+    """stdout or stderr of the process, whose writes that fail by the error ``dropped`` are as good as done.
+
+    So are all after one that was raised: it has been told, and what is still buffered would be written at exit.
+    """
 
     def __init__(self, descriptor: int, dropped: type[OSError] | None) -> None:
         super().__init__(descriptor, "wb", closefd=False)
-        self._dropped = dropped or ()
+        self._dropped: type[OSError] | tuple[()] = dropped or ()
 
     def write(self, data: Buffer) -> int:
         try:
             return super().write(data)
         except self._dropped:
             return memoryview(data).nbytes
-        except BrokenPipeError as error:
-            raise _ReaderLeftError(*error.args) from None
+        except OSError as error:
+            self._dropped = OSError
+            if isinstance(error, BrokenPipeError):
+                raise _ReaderLeftError(*error.args) from None
+            raise
 
 
 def start_command(name: str) -> int:
@@ -80,7 +86,6 @@ def run_command(
     except OutlierFeaturesError as error:
         return _told(name, str(error), error.exit_status)
     except _ReaderLeftError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
