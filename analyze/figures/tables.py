@@ -15,6 +15,13 @@ __all__ = ["overview_tables"]
 
 _CELLS = {"Model": False, "Routing": False, "Precision": False}
 """Headings of model columns whose cells are words."""
+_NUMBERS = {
+    "Total": ("total_parameters",),
+    "Active": ("active_parameters",),
+    "Experts": ("experts", "shared_experts"),
+    "Top-k": ("top_k",),
+}
+"""Of model columns that a person reads in words, what a program reads."""
 _LISTED = 35
 """Features that a page of a paper holds with their caption."""
 
@@ -36,7 +43,8 @@ def _counts(overview: Overview) -> Table:
     headings = [name for name in overview.stores[0].facts.model_words if name != "Model"]
     fields = (
         Field("model", "Model", right=False),
-        *(Field(_name(name), name, right=_CELLS.get(name, True)) for name in headings),
+        *(Field(_name(name), name, right=_CELLS.get(name, True), programs=name not in _NUMBERS) for name in headings),
+        *(Field(number, "", hidden=True) for name in headings for number in _NUMBERS.get(name, ())),
         Field("magnitude", "Magnitude", hidden=True),
         Field("outliers", "Outliers"),
         Field("unique_features", "Unique features"),
@@ -55,6 +63,7 @@ def _counts(overview: Overview) -> Table:
             row: tuple[Value, ...] = (
                 store.facts.label,
                 *(store.facts.model_words[name] for name in headings),
+                *(store.facts.model[number] for name in headings for number in _NUMBERS.get(name, ())),
                 *(point.magnitude, point.outliers, point.unique_features, point.outliers_per_sequence),
                 *(low, high, "-" if low is None else f"[{low:.1f}, {high:.1f}]"),
                 *(point.mean_layer_percent, point.mean_position_percent),

@@ -138,7 +138,7 @@ def _answers_table(store: StoreInfo) -> Table:
             Field("question", "Question", right=False),
             Field("flags", "Flags", right=False),
             Field("possible", "", right=False),
-            Field("words", "From what, or why not", right=False),
+            Field("words", "From, or why not", right=False),
         ),
         tuple((one.question, one.flags, one.possible, one.words) for one in store.answers),
         partial,

@@ -14,9 +14,15 @@ from schemas.errors import InputError
 
 __all__ = ["require_writable", "write_report"]
 
+_GENERATOR = b'<meta name="generator" content="outlier-features">'
+_HEAD_BYTES = 1024
+
 
 def require_writable(path: str | os.PathLike[str]) -> Path:
-    """The file at ``path``, which may exist; raises InputError with the fix where none can be written there."""
+    """The file at ``path``; raises InputError with the fix where none can be written there.
+
+    A page that this wrote earlier, or an empty file, may be there.
+    """
     require_no_store(path, "--report")
     file = Path(path)
     if file.is_dir():
@@ -26,7 +32,17 @@ def require_writable(path: str | os.PathLike[str]) -> Path:
         raise InputError(f"--report {file}: there is no directory {folder}: make it first (mkdir -p {folder})")
     if not os.access(folder, os.W_OK | os.X_OK) or (file.exists() and not os.access(file, os.W_OK)):
         raise InputError(f"--report {file} cannot be written: give a file in a directory of yours")
+    if file.is_file() and file.stat().st_size and not _is_a_report(file):
+        raise InputError(
+            f"--report {file} was not written by --report, and is not replaced: move it away, or name another file"
+        )
     return file
+
+
+def _is_a_report(file: Path) -> bool:
+    with contextlib.suppress(OSError), file.open("rb") as stream:
+        return _GENERATOR in stream.read(_HEAD_BYTES)
+    return False
 
 
 def write_report(overview: Overview, path: str | os.PathLike[str]) -> int:

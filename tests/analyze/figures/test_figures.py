@@ -219,6 +219,8 @@ def test_the_same_overview_gives_the_same_bytes(noisy_store: Path) -> None:
 def test_tables_hold_the_numbers(seen: Overview, files: dict[str, bytes]) -> None:
     rows = list(csv.DictReader(io.StringIO(files["counts.csv"].decode())))
     assert [int(row["outliers"]) for row in rows] == [p.outliers for store in seen.stores for p in store.sweep]
+    for name in ("total_parameters", "active_parameters"):
+        assert {int(row[name]) for row in rows} == {store.facts.model[name] for store in seen.stores}
     features = list(csv.DictReader(io.StringIO(files["features.csv"].decode())))
     looked_at = [(store, feature) for store in seen.stores for feature in store.features]
     for row, (store, feature) in zip(features, looked_at, strict=True):

@@ -31,8 +31,12 @@ def held(page: str) -> dict[str, Any]:
 
 def test_the_command_writes_page_and_table(noisy_store: Path, tmp_path: Path, analyze: Command) -> None:
     file = tmp_path / "report.html"
-    file.write_text("an older one")
+    file.write_text("somebody's")
     asked = ("--store", noisy_store, "--magnitude", "6,8", "--engine", "peaks", "--report", file)
+    status, _, error = analyze(*asked)
+    assert (status, file.read_text()) == (2, "somebody's")
+    assert "was not written by --report, and is not replaced: move it away, or name another file" in error
+    file.write_text("")  # as mktemp leaves one
     status, out, error = analyze(*asked)
     assert (status, "Magnitude" in out) == (0, True)
     assert f"{file}: 1." in error
