@@ -7,13 +7,16 @@ import json
 from typing import Any
 
 from analyze.formats.json_document import json_value
-from analyze.overviews.results import Overview
+from analyze.overviews.results import Overview, ShareStep
 
 __all__ = ["as_json", "json_text"]
 
 
 def as_json(overview: Overview) -> dict[str, Any]:
-    """The object as JSON's own types: an infinity is the string ``inf`` or ``-inf``, NaN is null."""
+    """The object as JSON's own types: an infinity is the string ``inf`` or ``-inf``, NaN is null.
+
+    A share's numerator and denominator are strings of digits: readers of JSON round whole numbers above 2^53.
+    """
     found: dict[str, Any] = _plain(overview)
     return found
 
@@ -24,6 +27,8 @@ def _plain(value: Any) -> Any:
         if all(type(held) is int for held in value):
             return list(value)
         return [_plain(held) for held in value]
+    if isinstance(value, ShareStep):
+        return {"text": value.text, "numerator": str(value.numerator), "denominator": str(value.denominator)}
     if dataclasses.is_dataclass(value):
         return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     return json_value(value)

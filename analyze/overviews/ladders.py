@@ -14,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from analyze.overviews.results import ShareStep
+from analyze.quantities import Share
 from analyze.thresholds.peaks import PeakSource
 from analyze.thresholds.plan import Plan
 
-__all__ = ["LISTED", "Climb", "Ladders", "climb", "first_by_ladder", "positions_needed"]
+__all__ = ["LISTED", "Climb", "Ladders", "climb", "first_by_ladder", "needed_of", "positions_needed"]
 
 Counts = npt.NDArray[np.int64]
 Patterns = npt.NDArray[Any]
@@ -44,6 +45,17 @@ Climb = Callable[[Counts, Counts], Ladders]
 def positions_needed(shares: Sequence[ShareStep], total: int) -> list[int]:
     """How many of so many positions each share takes."""
     return [-(-share.numerator * total // share.denominator) for share in shares]
+
+
+def needed_of(share: Share, totals: Counts) -> Counts:
+    """How many of each of the totals the share takes; int64, of exact arithmetic on the few different totals.
+
+    >>> from analyze.quantities import parse_share
+    >>> needed_of(parse_share("0.0700000000000000001", "--positions"), np.array([100, 0, 20])).tolist()
+    [8, 0, 2]
+    """
+    different, place = np.unique(totals, return_inverse=True)
+    return np.array([share.of(total) for total in different.tolist()], np.int64)[place]
 
 
 def climb(

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from analyze.overviews.columns import Exact, columns, held_lengths
-from analyze.overviews.ladders import LISTED, Climb
+from analyze.overviews.ladders import LISTED, Climb, needed_of
 from analyze.overviews.packing import packed
 from analyze.overviews.results import Coverage, PhaseMap, ShareStep
 from analyze.progress import Progress
@@ -139,10 +139,8 @@ class Lattice:
         units = self.features if pooled and self.features is not None else self.pairs
         rows = np.flatnonzero(held_lengths(units, plan) > threshold)
         found = units.coverage(threshold, rows)
-        share = plan.question.positions.value
-        enough = (found.positions * share.denominator >= share.numerator * found.positions_total) & (
-            found.positions_total > 0
-        )
+        least = needed_of(plan.question.positions, found.positions_total)
+        enough = (found.positions >= least) & (found.positions_total > 0)
         layers, feature = found.layers[enough], units.feature[rows[enough]]
         if plan.sequences_needed is None:
             return [int(np.count_nonzero(layers >= least)) for least in needed]

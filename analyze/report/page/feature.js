@@ -3,7 +3,11 @@
 /** Whether critical magnitudes are held at the shares chosen. */
 const criticalKnown = ({ coverage }) => coverage.critical === "everywhere" || (coverage.critical === "asked" && isAsked());
 
-/** Units in the command's order, by critical magnitude, as far as that is held, else by peak: the first that are shown. */
+/** Whether the command's order is held at all shares, and whether at those chosen; without critical magnitudes it is by peak. */
+const orderHeld = ({ coverage }) => coverage.critical !== "asked";
+const orderKnown = (store) => orderHeld(store) || isAsked();
+
+/** Units in the command's order, as far as that is held, else by peak: the first that are shown. */
 function listedUnits(index, found) {
   const lattice = lattices[index];
   const { facts, coverage } = stores[index];
@@ -46,10 +50,9 @@ function fillList(answer) {
   at("list").replaceChildren(shown.length ? table(caption, headings, headings.map(() => true), rows, { id: "units" })
     : make("p", { class: "absent" }, `${caption}.`));
   if (shown.length > 40) at("list").append(make("p", { class: "quiet paper" }, "The first 40 are printed."));
-  if (view.coverage.critical === "asked" && !isAsked() && shown.length) {
-    at("list").append(make("p", { class: "quiet" }, "Critical magnitudes are held for the shares that were asked for: " +
-      `${asked.layers} of layers, ${asked.positions} of positions.`));
-  }
+  at("list-order").textContent = orderKnown(view) ? "as the command lists it" : "by peak: critical magnitudes, by which the " +
+    `command lists it, are held for the shares that were asked for alone, ${asked.layers} of layers and ` +
+    `${asked.positions} of positions`;
   if (shown.some((unit) => !looked.has(unit.feature))) {
     at("list").append(make("p", { class: "quiet screen" }, `${countText(features.length)} features can be looked at here: ` +
       "those with a button. The others are in their store: --features N holds more."));

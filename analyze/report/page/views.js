@@ -21,8 +21,8 @@ async function fillSweep() {
 async function fillPhase() {
   const steps = stores[state.store].phase.layer_shares;
   const lattice = lattices[state.store];
-  const share = layerShare().numerator / layerShare().denominator;
-  const nearest = Math.min(19, Math.max(0, Math.round(share * 20) - 1));
+  const above = 40n * BigInt(layerShare().numerator), below = BigInt(layerShare().denominator);
+  const nearest = Math.min(19, Math.max(0, Number((above + below) / (2n * below)) - 1)); // of twentieths
   const counts = phaseCounts(lattice, state.positions);
   const rows = steps.flatMap((text, row) => asked.magnitudes.map((magnitude, place) => ({
     magnitude: Number(magnitude), share: parseInt(text, 10), outliers: counts[row][place],
@@ -154,7 +154,8 @@ function placeEmergence() {
         ? figure("emergence-perplexity", "The same against perplexity, smaller to the right.") : null),
     make("div", { id: "emergence-table" }),
     make("p", { class: "quiet" }, "No line is fitted: a trend is a statement about models of one family. Largest feature: that " +
-      "of the first unit as the command lists them. Median |X|: over the positions that it hits, of its largest in any cell; " +
+      `of the first unit as the command lists them${stores.every(orderHeld) ? "" : " (- at other shares than those asked, " +
+      "where that order is not held)"}. Median |X|: over the positions that it hits, of its largest in any cell; ` +
       "held of the features looked at closely."));
 }
 
@@ -165,7 +166,7 @@ function emergenceRows() {
     Object.fromEntries(emergence.names.map((name, i) => [name, row[i]]))]));
   return stores.map((store, i) => {
     const { label } = store.facts, { family, total_parameters, perplexity } = held.get(label);
-    const first = store.coverage.critical === "asked" && !isAsked() ? undefined : listedUnits(i, answers[i].listed)[0];
+    const first = orderKnown(store) ? listedUnits(i, answers[i].listed)[0] : undefined;
     const view = first && store.features.find((one) => one.feature === first.feature);
     return { store: label, family, total_parameters, perplexity, outliers: answers[i].outliers, cells: answers[i].cells,
       largest: first ? String(first.feature) : "-",

@@ -85,12 +85,13 @@ def test_packed_counts_answer_as_the_command_does(noisy_store: Path, knobs: dict
 
 
 def test_phase_map_is_a_sweep_at_each_layer_share(noisy_store: Path) -> None:
-    for definition in ("moe-table", "majority"):
-        found = overview(noisy_store, "4:12:4", engine="peaks", definition=definition).stores[0].phase
+    for definition, positions in (("moe-table", "6%"), ("majority", "0.0625000000000000000001")):
+        seen = overview(noisy_store, "4:12:4", engine="peaks", definition=definition, positions=positions)
+        found = seen.stores[0].phase
         for row in (0, 9, 19):
             share = found.layer_shares[row]
-            plain = sweep(noisy_store, "4:12:4", layers=share, definition=definition).outliers.values.tolist()
-            assert list(found.outliers[row]) == plain
+            plain = sweep(noisy_store, "4:12:4", layers=share, positions=positions, definition=definition)
+            assert list(found.outliers[row]) == plain.outliers.values.tolist()
 
 
 def test_features_say_where_they_live(noisy_store: Path) -> None:
@@ -136,8 +137,11 @@ def test_it_opens_where_something_counts(noisy_store: Path) -> None:
 
 
 def test_the_object_is_strict_json(noisy_store: Path) -> None:
-    text = json_text(overview(noisy_store, "6,8"))
-    assert json.loads(text, parse_constant=lambda name: pytest.fail(name))["asked"]["magnitudes"] == ["6", "8"]
+    text = json_text(overview(noisy_store, "6,8", layers="0.50000000000000001"))
+    asked = json.loads(text, parse_constant=lambda name: pytest.fail(name))["asked"]
+    assert asked["magnitudes"] == ["6", "8"]
+    share = asked["layer_shares"][asked["layer_share"]]
+    assert (share["numerator"], share["denominator"]) == ("50000000000000001", "1" + 17 * "0")
 
 
 def test_impossible_overviews_are_refused(noisy_store: Path) -> None:

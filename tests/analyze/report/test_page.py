@@ -107,6 +107,8 @@ def agreeing(page: Page, stores: list[Path], seen: Any, shares: int, **knobs: An
             expected = [[column.text(found[i]) for column in RESULT_COLUMNS] for found in results]
             assert page.value(ROWS) == expected, (magnitude, layers, positions)
             assert page.value(UNITS) == listed(results[0][i], critical=critical), (magnitude, layers, positions)
+            said = page.value("document.getElementById('list-order').textContent")
+            assert (said == "as the command lists it") == (critical or known == "none")
             different.add(str(expected))
         if len(stores) > 1 and place % 4 == 1:
             assert page.value(EMERGENCE) == emerging(stores, magnitude, layers, positions)
@@ -282,17 +284,20 @@ def test_many_sequences_and_exact_formats(browser: Browser, tmp_path: Path, monk
     values = np.full((3, 4, 20, 8), 4, np.float32)  # powers of two, which small floats give back
     values[..., 3] = 8
     values[:, 0, :, 5] = 8
+    values[:, :2, :, 6] = values[:, :, 0, 7] = 8  # half of the layers, a twentieth of the positions
     write_store(store, {"ln_attn": values})
     monkeypatch.setattr(html, "MOST_DRAWN", 3)
-    seen = overview(store, "4:10:1")
+    half, twentieth = "0.50000000000000001", "0.05000000000000000001"  # a little more: beyond a double's digits
+    seen = overview(store, "4:10:1", layers=half, positions=twentieth)
     write_report(seen, tmp_path / "report.html")
     opened = browser.page(tmp_path / "report.html")
     opened.until("document.body && document.body.dataset.ready")
-    for magnitude, positions in (("6", "6%"), ("8", "6%"), ("9", "6%"), ("6", "20%")):
-        choose(opened, **places(seen, magnitude, "25%", positions))
-        (result,) = answer(store, ask(magnitude, positions=positions))
+    asked = [(magnitude, half, twentieth) for magnitude in ("6", "8", "9")]
+    for magnitude, layers, positions in (*asked, ("6", half, "5%"), ("6", "50%", twentieth), ("6", "25%", "20%")):
+        choose(opened, **places(seen, magnitude, layers, positions))
+        (result,) = answer(store, ask(magnitude, layers=layers, positions=positions))
         expected = [column.text(result) for column in RESULT_COLUMNS]
-        if positions != "6%":
+        if (layers, positions) != (half, twentieth):
             expected[2] = expected[2].partition(" ")[0]
         assert opened.value(ROWS) == [expected]
     assert "No interval at other shares" in opened.value("document.querySelector('#table').textContent")
