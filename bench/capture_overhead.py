@@ -14,7 +14,7 @@ from pathlib import Path
 from bench.captures import Stores, default_plan
 from bench.rounds import Comparison, compare
 from bench.small_model import SmallModel
-from capture.heap import keep_freed_memory
+from capture.heap import keep_any_block, keep_small_blocks
 from schemas.retention import WHOLE, Retention
 
 __all__ = ["run"]
@@ -39,7 +39,10 @@ def _overhead(
     plan = default_plan(small.skeleton, SEQUENCES, LENGTH, retention)
 
     def forward() -> None:
-        with keep_freed_memory() if kept else contextlib.nullcontext():
+        with contextlib.ExitStack() as stack:
+            if kept:
+                stack.enter_context(keep_small_blocks())
+                stack.enter_context(keep_any_block())
             small.forward(plan)
 
     with tempfile.TemporaryDirectory(prefix="capture-overhead-") as folder:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from capture.compression import kind_of
+from capture.heap import SMALL_BYTES
 from capture.model_facts import ModelFacts
 from schemas.bits import Encoding
 from schemas.codecs import PEAKS
@@ -86,10 +87,15 @@ with AVX-512; 1 to 5 MiB on one without."""
 EXPERTS_KEPT = 8
 """Of what one layer's experts take and give for a batch, how many times as much is kept beside that, up to the most."""
 
-KEPT_OF_A_LAYER = 0.7
-"""Of a hidden state and of the widest activation: 0.4 in a model of 8 layers to 1.0 in SmolLM2-135M's 30."""
-MOST_HEAP_BYTES = 32 * 2**20
-"""glibc maps larger blocks by themselves."""
+KEPT_OF_A_LAYER, MOST_KEPT = 2, 20
+"""Of a hidden state and of the widest activation, those that lie in the heap: so many for each layer, and at most.
+15 in a model of 8 layers (batches of 2,048 tokens), 15 to 30 in SmolLM2-135M's 30."""
+KEPT_LAYER_BY_LAYER = 3
+"""The same where layers run one by one."""
+MOST_SPLINTERS = 5
+"""Halves of the blocks of logits that later batches add: none where there are two blocks, 2 with four, 5 with seven."""
+HIDDEN_OF_A_LAYER, WIDE_OF_A_LAYER = 5, 5
+"""Hidden states and widest activations that a layer holds at once on a CPU, matrix products' own copies among them."""
 
 ACCELERATOR_BYTES = 32 * 2**20
 """On an accelerator: the matrix library's work space, an H100's."""
@@ -217,7 +223,8 @@ def _host(load: Workload) -> int:
     if not load.accelerated:
         return 0
     staging = 0 if load.engine == "resident" else 1 << (load.facts.largest_layer_bytes - 1).bit_length()
-    return ACCELERATOR_BASE_BYTES + DATASETS_BYTES * load.datasets + staging + _slices_in_queue(load) // 2
+    waiting = _slices_in_queue(load) // 2 + _drafts_waiting(load)
+    return ACCELERATOR_BASE_BYTES + DATASETS_BYTES * load.datasets + staging + waiting
 
 
 def _spare(load: Workload, work: int) -> int:
@@ -225,25 +232,43 @@ def _spare(load: Workload, work: int) -> int:
     return load.accelerated * (SPARE_BYTES + work // 4)
 
 
+def _hidden(load: Workload, sequences: int) -> int:
+    """Bytes of the hidden states of so many sequences."""
+    return sequences * load.dimensions.positions * load.dimensions.features * load.encoding.itemsize
+
+
+def _in_queue(each: int, count: int) -> int:
+    """The most that wait of ``count`` pieces of ``each`` bytes: the queue's limit, and always one piece."""
+    return min(each * count, max(each, QUEUE_BYTES))
+
+
 def _slices_in_queue(load: Workload) -> int:
-    d = load.dimensions
-    each = d.positions * d.features * load.encoding.itemsize
-    return min(QUEUE_BYTES, load.slices * load.sites * d.layers * load.sequences * each)
+    cells = load.slices * load.sites * load.dimensions.layers
+    return min(QUEUE_BYTES, cells * _hidden(load, load.sequences))
 
 
-def _slices_waiting(load: Workload) -> int:
-    """Where they are written while the model waits: all of a batch, or of a layer with what is kept to go on from it.
+def _copies_waiting(load: Workload) -> int:
+    """Copies of slices and, at a batch's end, of position peaks; their memory serves the next and is not given back.
 
-    Else none wait where a layer takes long, all that may where writers get little of a processor: some are expected.
+    Where they are written while the model waits: all of a batch, or of a layer. Else none wait where a layer takes
+    long, all that may where writers get little of a processor: some are expected. Peaks alone, of a run's only batch,
+    wait when its activations are gone.
     """
+    batch = _hidden(load, load.batch_size)
+    several = load.sequences > load.batch_size
+    ends = _in_queue(batch, load.sites) * (load.slices or several)
     if load.beside:
-        return _slices_in_queue(load) // 5
-    d = load.dimensions
-    each = d.positions * d.features * load.encoding.itemsize
-    slices = load.slices * load.sites
-    if load.engine == "resident":
-        return min(QUEUE_BYTES, slices * d.layers * load.batch_size * each)
-    return min(QUEUE_BYTES, (slices + (1 + load.sites) * (load.engine == "streamed")) * load.sequences * each)
+        return max(ends, _slices_in_queue(load) // 5)
+    layers = load.dimensions.layers if load.engine == "resident" else math.ceil(load.sequences / load.batch_size)
+    return max(ends, load.slices * _in_queue(batch, load.sites * layers))
+
+
+def _drafts_waiting(load: Workload) -> int:
+    """Copies of what batches need to go on, on their way to the disk: at least one, and half of those that may."""
+    if load.engine != "streamed":
+        return 0
+    one = (1 + load.sites) * _hidden(load, load.batch_size)
+    return max(one, min(QUEUE_BYTES, one * math.ceil(load.sequences / load.batch_size)) // 2)
 
 
 def _base(load: Workload) -> int:
@@ -267,31 +292,36 @@ def _work(load: Workload) -> int:
     # Logits in the model's dtype, in float32 where that is another, and their logarithms.
     copies = itemsize + FLOAT32 * (1 + (itemsize != FLOAT32))
     logits = load.batch_size * block * facts.vocabulary_size * copies
-    # The residual, and what goes into and comes out of a norm or a block.
-    layer = 3 * hidden + tokens * itemsize * max(facts.widest_features, _routed(load))
+    wide = facts.widest_features // 3
+    if load.accelerated:  # the residual, and what goes into and comes out of a norm or a block
+        layer = 3 * hidden + tokens * itemsize * max(facts.widest_features, _routed(load))
+    else:
+        layer = HIDDEN_OF_A_LAYER * hidden + tokens * itemsize * max(WIDE_OF_A_LAYER * wide, _routed(load))
     if facts.attention_implementation == "eager":
         layer += load.batch_size * facts.attention_heads * d.positions**2 * SCORE_TENSORS * itemsize
-    peaks = (load.sites + 1) * hidden  # by position, and magnitudes that they are taken of
     if load.accelerated:
+        peaks = (load.sites + 1) * hidden  # by position, and magnitudes that they are taken of
         return ACCELERATOR_BYTES + max(logits, layer) + peaks + CELLS_ON_THE_WAY * hidden
-    # What the heap keeps of layers serves the next one, and in the end blocks of logits (``capture.heap``), which are
-    # aligned and leave splinters: glibc takes 0 to 2 times their size more before it comes to rest.
-    most = max(logits * 3 // 2 + _kept_by_heap(load), layer)
-    return _base(load) + most + peaks + _slices_waiting(load)
+    # Layer by layer, peaks by position are among what waits between layers.
+    peaks = hidden + (load.engine == "resident") * load.sites * hidden
+    # Blocks of logits lie in the heap (``capture.heap``), are aligned and leave splinters: glibc takes 0 to 2 times
+    # their size more before it comes to rest, and again where the next batch finds copies between them.
+    again = load.engine == "resident" and load.sequences > load.batch_size
+    splinters = 1 + again * min(MOST_SPLINTERS, max(0, math.ceil(d.positions / block) - 2))
+    most = max(logits + logits * splinters // 2, layer) + _kept_by_heap(load)
+    return _base(load) + most + peaks + _copies_waiting(load) + _drafts_waiting(load)
 
 
 def _kept_by_heap(load: Workload) -> int:
-    """What the heap keeps of the activations that lay in it, beside the blocks of logits that lie there then.
+    """What the heap keeps of the activations that lay in it, those below a size (``capture.heap``).
 
-    In the resident engine a few bytes that outlive a layer keep some of each; where layers run one by one it is what
-    one of them takes.
+    They are aligned, and a hole that one leaves between others is a few bytes too small for the next of its size. Where
+    layers run one by one, what is free is given back in between.
     """
     value = load.batch_size * load.dimensions.positions * load.encoding.itemsize
-    hidden, wide = value * load.dimensions.features, value * load.facts.widest_features // 3
-    if load.engine == "resident":
-        kept = KEPT_OF_A_LAYER * load.facts.layers * sum(size for size in (hidden, wide) if size <= MOST_HEAP_BYTES)
-        return int(kept)
-    return sum(3 * size for size in (hidden, wide) if size <= MOST_HEAP_BYTES)
+    blocks = (value * load.dimensions.features, value * load.facts.widest_features // 3)
+    times = min(MOST_KEPT, KEPT_OF_A_LAYER * load.facts.layers) if load.engine == "resident" else KEPT_LAYER_BY_LAYER
+    return times * sum(size for size in blocks if size < SMALL_BYTES)
 
 
 def _waiting(load: Workload) -> int:

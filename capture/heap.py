@@ -10,7 +10,13 @@ import contextlib
 import ctypes
 from collections.abc import Callable, Iterator
 
-__all__ = ["give_back_large_blocks", "keep_freed_memory", "keep_small_blocks", "large_blocks_given_back"]
+__all__ = [
+    "SMALL_BYTES",
+    "give_back_large_blocks",
+    "keep_any_block",
+    "keep_small_blocks",
+    "large_blocks_given_back",
+]
 
 # glibc's names, of malloc.h
 M_TRIM_THRESHOLD = -1
@@ -24,8 +30,9 @@ NEVER = 2**31 - 1
 
 LARGE_BYTES = 2**20
 """What is given back at once while nothing computes."""
-SMALL_BYTES = 32 * 2**20
-"""Larger blocks glibc maps by themselves whatever is done with it by default, too."""
+SMALL_BYTES = 16 * 2**20
+"""Of blocks in the heap much stays unused: aligned ones leave holes that are a few bytes too small for the next of
+their size (decision 042). Of larger ones that would be gigabytes, and glibc keeps none from 32 MiB on anyway."""
 GROWTH_BYTES = 64 * 2**20
 """What the heap may grow by, beyond what its blocks need, before the free memory in it is given back."""
 
@@ -41,40 +48,29 @@ class _Counts(ctypes.Structure):
 
 
 @contextlib.contextmanager
-def keep_freed_memory() -> Iterator[None]:
-    """While entered, glibc maps no block by itself and gives nothing back; what is free at the end, it gives back."""
-    library = _glibc("malloc_trim")
-    if library is None:
-        yield
-        return
-    library.mallopt(M_MMAP_MAX, 0)
-    library.mallopt(M_TRIM_THRESHOLD, NEVER)
-    try:
-        yield
-    finally:
-        library.mallopt(M_MMAP_MAX, DEFAULT_MMAP_MAX)
-        library.mallopt(M_TRIM_THRESHOLD, LARGEST_TRIM_THRESHOLD)
-        library.malloc_trim(0)
-
-
-@contextlib.contextmanager
 def keep_small_blocks() -> Iterator[Callable[[], None]]:
-    """While entered, freed blocks below 32 MiB serve the next ones, and larger ones are given back at once.
+    """While entered, freed blocks below 16 MiB serve the next ones, and larger ones are given back at once.
 
     Gives a call to be made between layers: where the heap has grown, as it does by splinters that fit nothing, its free
-    memory is given back. Afterwards ``give_back_large_blocks`` holds. Before glibc 2.33 it holds all the time.
+    memory is given back; before glibc 2.33, which does not tell its size, always. Afterwards ``give_back_large_blocks``
+    holds, and what is free is given back.
     """
-    library = _glibc("malloc_trim", "mallinfo2")
+    library = _glibc("malloc_trim")
     if library is None:
         yield lambda: None
         return
-    library.mallinfo2.restype = _Counts
+    tells = hasattr(library, "mallinfo2")
+    if tells:
+        library.mallinfo2.restype = _Counts
     _keep_below(library, SMALL_BYTES)
     library.mallopt(M_TRIM_THRESHOLD, NEVER)
     tidy: int | None = None
 
     def between() -> None:
         nonlocal tidy
+        if not tells:
+            library.malloc_trim(0)
+            return
         size = library.mallinfo2().arena
         if tidy is None or size < tidy:
             tidy = size
@@ -88,6 +84,19 @@ def keep_small_blocks() -> Iterator[Callable[[], None]]:
         library.mallopt(M_TRIM_THRESHOLD, LARGEST_TRIM_THRESHOLD)
         give_back_large_blocks()
         library.malloc_trim(0)
+
+
+@contextlib.contextmanager
+def keep_any_block() -> Iterator[None]:
+    """While entered, glibc maps no block by itself: within ``keep_small_blocks``, freed ones of any size are kept."""
+    library = _glibc()
+    if library is not None:
+        library.mallopt(M_MMAP_MAX, 0)
+    try:
+        yield
+    finally:
+        if library is not None:
+            library.mallopt(M_MMAP_MAX, DEFAULT_MMAP_MAX)
 
 
 def give_back_large_blocks() -> None:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import torch
 
-from capture.heap import keep_freed_memory, keep_small_blocks
+from capture.heap import keep_any_block, keep_small_blocks
 from capture.loss import token_nll
 from capture.observation import Observation
 from capture.plan import CapturePlan
@@ -63,8 +63,6 @@ def run_layers(
         wait_for = stack.enter_context(_read_ahead(weights, order))
         for index in order:
             wait_for(index)
-            if index == last:
-                stack.enter_context(keep_freed_memory())  # blocks of logits; no layer is read beside them any more
             for passage in passages:
                 if passage.done > index:
                     continue
@@ -76,7 +74,9 @@ def run_layers(
                 if index < last:
                     sink.finish_layer(index, passage.draft())
                     continue
-                loss = token_nll(weights.model, passage.token_id, passage.output(), plan.loss_block_positions)
+                output = passage.output()
+                with keep_any_block():  # those of logits; no layer is read beside them any more
+                    loss = token_nll(weights.model, passage.token_id, output, plan.loss_block_positions)
                 sink.finish(loss)
             weights.release_layer(index)
             give_back()

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from capture.batching import batches
-from capture.heap import keep_freed_memory
+from capture.heap import keep_any_block, keep_small_blocks
 from capture.loss import decoder_of, token_nll
 from capture.model_facts import Skeleton
 from capture.observation import observe
@@ -80,9 +80,9 @@ def load_model(
     return model
 
 
-def _memory_used_again(device: torch.device) -> contextlib.AbstractContextManager[None]:
-    """Activations and logits of each batch lie where those of the one before lay (decision 041)."""
-    return keep_freed_memory() if device.type == "cpu" else contextlib.nullcontext()
+def _memory_used_again(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Small activations and logits of each batch lie where those of the one before lay (decision 041)."""
+    return keep_small_blocks() if device.type == "cpu" else contextlib.nullcontext()
 
 
 def capture_resident(
@@ -106,4 +106,6 @@ def capture_resident(
             observation.expect(len(batch))
             output = decoder(input_ids=ids, use_cache=False)
             observation.check()
-            sink.finish(token_nll(model, ids, output, plan.loss_block_positions))
+            with keep_any_block():
+                loss = token_nll(model, ids, output, plan.loss_block_positions)
+            sink.finish(loss)

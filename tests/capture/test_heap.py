@@ -10,7 +10,7 @@ import pytest
 CHILD = """
 import contextlib, resource, sys
 import torch
-from capture.heap import give_back_large_blocks, keep_freed_memory, keep_small_blocks, large_blocks_given_back
+from capture.heap import give_back_large_blocks, keep_any_block, keep_small_blocks, large_blocks_given_back
 
 way, BLOCK_BYTES = sys.argv[1], int(sys.argv[2])
 @contextlib.contextmanager
@@ -25,7 +25,12 @@ def after():
             pass
         yield
 
-ways = {"kept": keep_freed_memory, "small kept": keep_small_blocks, "as it is": contextlib.nullcontext}
+@contextlib.contextmanager
+def kept():
+    with keep_small_blocks(), keep_any_block():
+        yield
+
+ways = {"kept": kept, "small kept": keep_small_blocks, "as it is": contextlib.nullcontext}
 ways |= {"amid": amid, "after": after}
 give_back_large_blocks()
 
