@@ -94,8 +94,8 @@ KEPT_LAYER_BY_LAYER = 3
 """The same where layers run one by one."""
 MOST_SPLINTERS = 5
 """Halves of the blocks of logits that later batches add: none where there are two blocks, 2 with four, 5 with seven."""
-HIDDEN_OF_A_LAYER, WIDE_OF_A_LAYER = 5, 5
-"""Hidden states and widest activations that a layer holds at once on a CPU, matrix products' own copies among them."""
+HIDDEN_OF_A_LAYER, WIDE_OF_A_LAYER = 5, 3
+"""Hidden states and widest activations that a layer holds at once on a CPU."""
 
 ACCELERATOR_BYTES = 32 * 2**20
 """On an accelerator: the matrix library's work space, an H100's."""

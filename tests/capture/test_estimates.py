@@ -52,8 +52,8 @@ def test_what_a_batch_takes_goes_with_its_size() -> None:
     assert hidden >= SMALL_BYTES
     work = [memory(load(size, slices=False, beside=False)).work for size in (8, 16, 32)]
     assert work[1] - work[0] == (work[2] - work[1]) // 2
-    # Layer: 5 hidden states and 5 activations of 3 times their width; scratch, position peaks and copies of those.
-    assert work[1] - work[0] == (5 + 5 * 3 + 1 + 2 + 2) * hidden
+    # Layer: 5 hidden states and 3 activations of 3 times their width; scratch, position peaks and copies of those.
+    assert work[1] - work[0] == (5 + 3 * 3 + 1 + 2 + 2) * hidden
 
 
 def test_small_blocks_keep_more_of_the_heap_than_large_ones() -> None:
