@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -14,76 +13,28 @@ import numpy as np
 import pytest
 import torch
 
-from capture.plan import CapturePlan
-from capture.sink import Sink
-from capture.sites import Site
 from schemas import ENCODINGS, Run
-from schemas.create import create_run
-from schemas.errors import CaptureError, StoreError
-from schemas.layout import Dimensions, plan_arrays
+from schemas.errors import CaptureError
 from schemas.run_writer import RunWriter
-from tests.capture.made_up import FACTS
-from tests.stores import run_info
-
-Array = np.ndarray[Any, Any]
-
-TORCH = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
-NUMPY = {"bfloat16": ml_dtypes.bfloat16, "float16": np.float16, "float32": np.float32}
-SITES = ("ln_attn", "ln_mlp")
-SHAPE = Dimensions(layers=3, sequences=5, positions=6, features=7)
-SLICE_BYTES = SHAPE.positions * SHAPE.features * 2
-PLENTY = 2**30
-DEADLINE_SECONDS = 30
+from tests.capture.sinks import (
+    DEADLINE_SECONDS,
+    NUMPY,
+    SHAPE,
+    SITES,
+    SLICE_BYTES,
+    SlowWriter,
+    as_tensor,
+    empty_store,
+    feed,
+    sink_of,
+    zoo,
+)
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Callable[[str], Path]:
     """Function from an encoding to an empty store of SHAPE."""
-
-    def made(bits: str = "bfloat16") -> Path:
-        create_run(tmp_path / "run.zarr", run_info(SHAPE, SITES, bits), plan_arrays(SHAPE, SITES, ENCODINGS[bits]), {})
-        return tmp_path / "run.zarr"
-
-    return made
-
-
-def zoo(bits: str, seed: int = 0) -> Array:
-    """Random patterns (site, layer, sequence, position, feature): NaNs of both signs, infinities, zeros, subnormals;
-    sequence 0 has small numbers alone, and feature 2 of sequence 1 nothing but NaN."""
-    encoding = ENCODINGS[bits]
-    generator = np.random.default_rng(seed)
-    shape = (len(SITES), SHAPE.layers, SHAPE.sequences, SHAPE.positions, SHAPE.features)
-    patterns = generator.integers(0, 2 ** (8 * encoding.itemsize), shape, np.uint64).astype(encoding.unsigned)
-    special = [0, encoding.sign_mask, 1, encoding.infinity, encoding.infinity | encoding.sign_mask, encoding.nan]
-    special += [encoding.nan | encoding.sign_mask, encoding.infinity | 1, encoding.infinity - 1]
-    patterns[:, :, 2].reshape(-1)[: len(special)] = np.array(special, encoding.unsigned)
-    patterns[:, :, 3] = generator.choice(np.array(special, encoding.unsigned), patterns[:, :, 3].shape)
-    patterns[:, :, 0] &= encoding.unsigned.type(encoding.sign_mask | (encoding.infinity >> 1))
-    patterns[:, :, 1, :, 2] = encoding.nan | encoding.sign_mask
-    return patterns
-
-
-def as_tensor(patterns: Array, bits: str) -> torch.Tensor:
-    signed = patterns.view(np.dtype(f"i{patterns.itemsize}")).copy()
-    return torch.from_numpy(signed).view(TORCH[bits])
-
-
-def feed(sink: Sink, patterns: Array, bits: str, batch: range, wanted: Sequence[int]) -> None:
-    """One batch, its cells in the order of a forward, its losses the number of the sequence."""
-    sink.begin(batch, wanted)
-    for layer in range(SHAPE.layers):
-        for index, site in enumerate(SITES):
-            sink.cell(site, layer, as_tensor(patterns[index, layer, batch.start : batch.stop], bits))
-    sink.finish(torch.tensor([[float(sequence)] * SHAPE.positions for sequence in batch]))
-
-
-def sink_of(
-    writer: RunWriter, bits: str = "bfloat16", queue_bytes: int = PLENTY, beside: bool = True, **options: Any
-) -> Sink:
-    sites = tuple(Site(site, ()) for site in SITES)
-    encoding = ENCODINGS[bits]
-    plan = CapturePlan(FACTS, sites, SHAPE, encoding, 1, plan_arrays(SHAPE, SITES, encoding))
-    return Sink(writer, plan, queue_bytes=queue_bytes, beside=beside, **options)
+    return lambda bits="bfloat16": empty_store(tmp_path, bits)
 
 
 WRITERS = [(1, True), (4, True), (2, False)]
@@ -145,17 +96,6 @@ def test_where_the_model_takes_all_processors_slices_are_written_when_its_batch_
     np.testing.assert_array_equal(Run(path).read("ln_mlp", (slice(None), 1)), patterns[1, :, 1])
 
 
-class SlowWriter(RunWriter):
-    """A writer that writes slices only while ``may_write`` is set."""
-
-    may_write = threading.Event()
-
-    def write(self, name: str, index: Any, values: Any) -> None:
-        if name in SITES:
-            assert self.may_write.wait(DEADLINE_SECONDS)
-        super().write(name, index, values)
-
-
 def test_a_tensor_changed_in_place_afterwards_is_stored_as_it_was(store: Callable[..., Path]) -> None:
     writer = SlowWriter(store())
     writer.may_write = threading.Event()
@@ -200,116 +140,6 @@ def test_a_slow_disk_makes_the_model_wait(
         assert len(fed) == 6
         sink.finish(torch.zeros(1, 6))
     assert Run(writer.path).complete_sequences() == [0]
-
-
-class FailingWriter(RunWriter):
-    """A writer that fails as ``failure`` does from its ``after``-th write on."""
-
-    failure: Callable[[], None]
-    after = 0
-    writes = 0
-
-    def write_parts(self, name: str, parts: Any) -> None:
-        self.writes += 1
-        if self.writes > self.after:
-            self.failure()
-        super().write_parts(name, parts)
-
-
-def no_space() -> None:
-    """What the kernel says of a full disk."""
-    with open("/dev/full", "wb", buffering=0) as stream:
-        stream.write(b"0")
-
-
-def refused() -> None:
-    raise StoreError("not so")
-
-
-def broken() -> None:
-    raise ZeroDivisionError("in a writer thread")
-
-
-FAILURES: list[tuple[Callable[[], None], type[Exception], str]] = [
-    (no_space, CaptureError, r"the disk is full: .*run\.zarr.*make room and run the same command again"),
-    (refused, StoreError, "not so"),
-    (broken, ZeroDivisionError, "in a writer thread"),
-]
-
-
-@pytest.mark.parametrize(("failure", "kind", "message"), FAILURES)
-@pytest.mark.parametrize(("after", "beside"), [(0, True), (3, True), (10, True), (3, False), (10, False)])
-def test_a_failure_of_a_writer_thread_reaches_the_model(
-    after: int,
-    beside: bool,
-    failure: Callable[[], None],
-    kind: type[Exception],
-    message: str,
-    store: Callable[..., Path],
-) -> None:
-    writer = FailingWriter(store())
-    writer.failure, writer.after = failure, after
-    batches: list[int] = []
-
-    def model() -> None:
-        with sink_of(writer, queue_bytes=SLICE_BYTES, beside=beside) as sink:
-            for number in range(10_000):  # it would go on for long
-                feed(sink, zoo("bfloat16"), "bfloat16", range(1), [0])
-                batches.append(number)
-
-    with pytest.raises(kind, match=message):
-        model()
-    assert len(batches) < 5
-    assert writer.writes <= after + 8  # as many at once
-    assert not Run(writer.path).committed().any()
-
-
-@pytest.mark.parametrize(("failure", "kind", "message"), FAILURES)
-def test_a_failure_after_the_last_batch_is_raised_on_leaving(
-    failure: Callable[[], None], kind: type[Exception], message: str, store: Callable[..., Path]
-) -> None:
-    class FailingCommit(RunWriter):
-        def commit(self, layers: Any, sequences: Any) -> None:
-            failure()
-
-    path = store()
-    with pytest.raises(kind, match=message), sink_of(FailingCommit(path)) as sink:
-        feed(sink, zoo("bfloat16"), "bfloat16", range(1), [0])
-    assert not Run(path).committed().any()
-
-
-def test_a_file_system_that_refuses_a_chunk_is_named_and_commits_nothing(store: Callable[..., Path]) -> None:
-    path = store()
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    writer = RunWriter(path)
-    message = r"cannot write to .*run\.zarr: File too large"
-    resource.setrlimit(resource.RLIMIT_FSIZE, (16, hard))  # smaller than any chunk
-    try:
-        with pytest.raises(CaptureError, match=message), sink_of(writer) as sink:
-            feed(sink, zoo("bfloat16"), "bfloat16", range(2), [0, 1])
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert not Run(path).committed().any()
-    with sink_of(RunWriter(path)) as sink:  # and now there is room
-        feed(sink, zoo("bfloat16"), "bfloat16", range(2), [0, 1])
-    np.testing.assert_array_equal(Run(path).read("ln_mlp", (slice(None), 1)), zoo("bfloat16")[1, :, 1])
-
-
-def test_an_error_of_the_model_drops_what_waits_and_is_not_replaced(store: Callable[..., Path]) -> None:
-    writer = SlowWriter(store())
-    writer.may_write = threading.Event()
-
-    def model() -> None:
-        with sink_of(writer, threads=1) as sink:
-            feed(sink, zoo("bfloat16"), "bfloat16", range(2), [0, 1])
-            threading.Timer(0.05, writer.may_write.set).start()
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        model()
-    assert not Run(writer.path).committed().any()
-    slices = [file for site in SITES for file in Path(writer.path, site).glob("c.*")]
-    assert len(slices) <= 2  # the one under way; its batch has two sequences
 
 
 class CheckingWriter(RunWriter):
