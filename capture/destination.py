@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
 import shutil
 from pathlib import Path
 
 from capture.plan import CapturePlan
+from capture.resume import kept_bytes
 from schemas.create import draft_of
 from schemas.errors import StoreError
 from schemas.provenance import FORMAT
@@ -62,27 +62,8 @@ class Destination:
         if self._replaces or (self.run is not None and len(plan.sequences) == plan.dimensions.sequences):
             held += store_bytes(self.path)
         elif self.run is not None:
-            held += self._part_bytes(plan)
+            held += self.run.sequence_bytes(plan.sequences) + kept_bytes(self.run, plan.sequences)
         return shutil.disk_usage(nearest).free + held
-
-    def _part_bytes(self, plan: CapturePlan) -> int:
-        """Bytes of the store's files that are of the sequences of ``plan`` alone: what others hold stays."""
-        sequence = {"sequence": "([0-9]+)"}
-        chunks = {
-            spec.name: r"\.".join(["c", *(sequence.get(dim, "[0-9]+") for dim in spec.dims)])
-            for spec in plan.arrays
-            if "sequence" in spec.dims
-        }
-        kept = {".resume": r"[0-9-]+\.([0-9]+)-.*"}  # as capture.resume names its files, by what of a batch is written
-        total = 0
-        for folder, form in {**chunks, **kept}.items():
-            with contextlib.suppress(FileNotFoundError), os.scandir(self.path / folder) as files:
-                for file in files:
-                    found = re.fullmatch(form, file.name)
-                    if found and int(found[1]) in plan.sequences:
-                        with contextlib.suppress(FileNotFoundError):  # another worker's, or replaced meanwhile
-                            total += file.stat().st_size
-        return total
 
     def clear(self) -> None:
         """Remove the store that ``--overwrite`` replaces, or what of one a killed ``--overwrite`` left beside it.

@@ -94,8 +94,9 @@ KEPT_LAYER_BY_LAYER = 3
 """The same where layers run one by one."""
 MOST_SPLINTERS = 5
 """Halves of the blocks of logits that later batches add: none where there are two blocks, 2 with four, 5 with seven."""
-HIDDEN_OF_A_LAYER, WIDE_OF_A_LAYER = 5, 3
-"""Hidden states and widest activations that a layer holds at once on a CPU."""
+HIDDEN_OF_A_LAYER, HIDDEN_OF_AN_ACCELERATORS = 5, 3
+"""Hidden states that a layer holds at once on a CPU, and on an accelerator, where they are the residual and what goes
+into and comes out of a norm or a block."""
 
 ACCELERATOR_BYTES = 32 * 2**20
 """On an accelerator: the matrix library's work space, an H100's."""
@@ -287,16 +288,13 @@ def _routed(load: Workload) -> int:
 def _work(load: Workload) -> int:
     facts, d, itemsize = load.facts, load.dimensions, load.encoding.itemsize
     tokens = load.batch_size * d.positions
-    hidden = tokens * d.features * itemsize
+    hidden = _hidden(load, load.batch_size)
     block = loss_block_positions(load.batch_size, d.positions, facts.vocabulary_size)
     # Logits in the model's dtype, in float32 where that is another, and their logarithms.
     copies = itemsize + FLOAT32 * (1 + (itemsize != FLOAT32))
     logits = load.batch_size * block * facts.vocabulary_size * copies
-    wide = facts.widest_features // 3
-    if load.accelerated:  # the residual, and what goes into and comes out of a norm or a block
-        layer = 3 * hidden + tokens * itemsize * max(facts.widest_features, _routed(load))
-    else:
-        layer = HIDDEN_OF_A_LAYER * hidden + tokens * itemsize * max(WIDE_OF_A_LAYER * wide, _routed(load))
+    states = HIDDEN_OF_AN_ACCELERATORS if load.accelerated else HIDDEN_OF_A_LAYER
+    layer = states * hidden + tokens * itemsize * max(facts.widest_features, _routed(load))
     if facts.attention_implementation == "eager":
         layer += load.batch_size * facts.attention_heads * d.positions**2 * SCORE_TENSORS * itemsize
     if load.accelerated:
@@ -327,9 +325,8 @@ def _kept_by_heap(load: Workload) -> int:
 def _waiting(load: Workload) -> int:
     if load.engine == "resident":
         return 0
-    d = load.dimensions
-    each = d.positions * d.features * load.encoding.itemsize
-    waiting = load.sequences * each * (1 + load.sites)
+    all_states = _hidden(load, load.sequences)
+    waiting = all_states * (1 + load.sites)
     if load.engine == "streamed":
         return waiting + load.batch_size * load.argument_bytes
-    return waiting + load.sequences * (each + load.argument_bytes)
+    return waiting + all_states + load.sequences * load.argument_bytes

@@ -23,12 +23,12 @@ from capture.host_buffers import HostBuffers, HostCopy
 from schemas.durable import flush
 from schemas.run import Run
 
-__all__ = ["DRAFTS_AT_ONCE", "Draft", "LayerCheckpoints", "publish", "remove_left_checkpoints"]
+__all__ = ["DRAFTS_AT_ONCE", "Draft", "LayerCheckpoints", "kept_bytes", "publish", "remove_left_checkpoints"]
 
 HIDDEN = "hidden"
 
 DRAFTS_AT_ONCE = 8
-"""Of a layer's batches so many have one commit; those that it replaces are on the disk until then."""
+"""So many batches have one commit: until then the disk holds, for each, its draft and what that will replace."""
 
 
 class Draft:
@@ -146,6 +146,18 @@ class LayerCheckpoints:
         file = self._folder / f"{batch.start}-{batch.stop}.{wanted[0]}-{wanted[-1]}.safetensors"
         self._files.add(file)
         return file
+
+
+def kept_bytes(run: Run, sequences: range) -> int:
+    """Bytes of what is kept, under whatever name, of batches of which ``sequences`` are written."""
+    total = 0
+    with contextlib.suppress(FileNotFoundError):
+        for file in _folder(run).iterdir():
+            named = re.match(r"\d+-\d+\.(\d+)-\d+\.", file.name)  # as ``LayerCheckpoints`` names them
+            if named and int(named[1]) in sequences:
+                with contextlib.suppress(FileNotFoundError):  # another worker's, or replaced meanwhile
+                    total += file.stat().st_size
+    return total
 
 
 def remove_left_checkpoints(run: Run) -> None:

@@ -9,10 +9,9 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
-__all__ = ["WriterQueue"]
+from schemas.durable import FLUSHED_AT_ONCE
 
-DISK_THREADS = 8
-"""As many as the disk is asked to flush together (``schemas.durable``)."""
+__all__ = ["WriterQueue"]
 
 _Task = tuple[Future[None], Callable[[], None], int]
 """What is told of it, what it does, and the bytes that it holds until then."""
@@ -27,7 +26,7 @@ class WriterQueue:
     def __init__(self, threads: int, limit_bytes: int, *, beside: bool) -> None:
         """No more than ``limit_bytes`` wait, but for a single task that holds more."""
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="writer")
-        self._disk = ThreadPoolExecutor(DISK_THREADS, thread_name_prefix="disk")
+        self._disk = ThreadPoolExecutor(FLUSHED_AT_ONCE, thread_name_prefix="disk")
         self._limit = limit_bytes
         self._beside = beside
         self._held: list[_Task] = []

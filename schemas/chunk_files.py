@@ -28,6 +28,9 @@ from schemas.grid import Index, bounds, covers_chunks, pieces
 
 __all__ = ["ChunkFiles", "chunk_file"]
 
+Region = tuple[slice, ...]
+"""The part of an array that a chunk holds."""
+
 WRITTEN_BACK_BYTES = 256 * 1024
 """Files of at least this size are sent on their way to the disk at once. Smaller ones, of which there are more, wait
 for the flush: each would be a transfer of its own."""
@@ -36,9 +39,6 @@ for the flush: each would be a transfer of its own."""
 def chunk_file(folder: str, array: zarr.Array[Any], coordinates: tuple[int, ...]) -> Path:
     """The file of the chunk at ``coordinates`` of the grid of an ``array`` that lies in the local ``folder``."""
     return Path(folder, array.metadata.encode_chunk_key(coordinates))
-
-
-Region = tuple[slice, ...]
 
 
 class ChunkFiles:

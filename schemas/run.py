@@ -149,6 +149,20 @@ class Run:
             if vouched and absent_chunks(array, [coordinates]):
                 raise self._damaged(name, coordinates, "the file is missing")
 
+    def sequence_bytes(self, sequences: range) -> int:
+        """Bytes on disk of the chunks of ``sequences``, which are theirs alone; of a local store."""
+        total = 0
+        for name in self.group.array_keys():
+            array = self.array(name)
+            dims = array.metadata.dimension_names or ()  # type: ignore[union-attr]
+            if "sequence" in dims:
+                theirs = slice(sequences.start, sequences.stop)
+                index = tuple(theirs if dim == "sequence" else slice(None) for dim in dims)
+                for coordinates in chunks_of(array, index):
+                    with contextlib.suppress(FileNotFoundError):  # not written yet
+                        total += self._chunk_file(array, name, coordinates).stat().st_size
+        return total
+
     def _chunk_file(self, array: zarr.Array[Any], name: str, coordinates: tuple[int, ...]) -> Path:
         return chunk_file(os.path.join(self.path, name), array, coordinates)
 
