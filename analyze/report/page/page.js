@@ -6,7 +6,7 @@ const { asked, stores } = overview;
 const at = (id) => document.getElementById(id);
 const state = { magnitude: asked.chosen, layers: asked.layer_share, positions: asked.position_share, store: 0, feature: null };
 const choices = { magnitude: asked.magnitudes, layers: asked.layer_shares, positions: asked.position_shares };
-const LISTED = 200; // positions are known of the first so many units, whatever is chosen (analyze/overviews/columns.py)
+const LISTED = 200; // positions are known of the first so many units, whatever is chosen (analyze/overviews/ladders.py)
 const MOST_HIT = 12; // tokens and experts of a feature that are shown (analyze/overviews/features.py)
 let lattices = [], draws = {}, answers = [];
 

@@ -56,6 +56,12 @@ function fillNumbers(details) {
   if (details.open && details.numbers) details.lastElementChild.replaceChildren(details.numbers());
 }
 
+/** A list to choose from by place, and the paragraph that it stands in with its label. */
+function choiceOf(id, label, names) {
+  const select = make("select", { id }, names.map((name, i) => make("option", { value: i }, name)));
+  return [select, make("p", { class: "choice" }, make("label", { for: id }, `${label} `), select)];
+}
+
 /** Why a section has nothing to show. */
 const absent = (view) => make("p", { class: "absent" }, make("strong", {}, `${view.kind}. `), own(view.absent));
 

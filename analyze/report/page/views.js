@@ -45,9 +45,8 @@ function phaseCounts(lattice, share) {
 async function fillCurves() {
   const { curves } = stores[state.store];
   if (isAbsent(curves)) return at("curves").replaceChildren(absent(curves));
-  const select = make("select", { id: "tensor" }, curves.tensors.map((tensor, i) => make("option", { value: i }, tensor)));
-  at("curves").replaceChildren(
-    make("p", { class: "choice" }, make("label", { for: "tensor" }, "Tensor "), select),
+  const [select, choice] = choiceOf("tensor", "Tensor", curves.tensors);
+  at("curves").replaceChildren(choice,
     figure("magnitudes", sentence(curves.formulas["top-values"])),
     make("div", { class: "halves" }, figure("kurtosis", `${curves.formulas.kurtosis}.`),
       figure("max-median", `${curves.formulas["max-median"]}.`)),
@@ -115,9 +114,8 @@ async function fillGrowth() {
 async function fillQuantisation() {
   const { quantisation } = stores[state.store];
   if (isAbsent(quantisation)) return at("quantised").replaceChildren(absent(quantisation));
-  const select = make("select", { id: "site" }, quantisation.sites.map((site, i) => make("option", { value: i }, site)));
-  at("quantised").replaceChildren(
-    make("p", { class: "choice" }, make("label", { for: "site" }, "Site "), select),
+  const [select, choice] = choiceOf("site", "Site", quantisation.sites);
+  at("quantised").replaceChildren(choice,
     figure("quantisation", "Signal to quantisation noise of each format and layer: more is better. Exact: nothing is lost."),
     ...quantisation.tables.flatMap((held) => [table(held.title, held.headings, held.right, held.cells),
       make("details", {}, make("summary", {}, "What is what"),
