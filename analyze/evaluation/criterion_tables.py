@@ -12,7 +12,7 @@ from analyze.criteria import load_criterion
 from analyze.evaluation.evaluate import evaluate_criteria
 from analyze.evaluation.exceedance_tables import exceedance_table
 from analyze.evaluation.exceedances import exceedances_by
-from analyze.evaluation.part_of_store import PartOfStore, in_units_of_gain
+from analyze.evaluation.part_of_store import PartOfStore, alike, in_units_of_gain
 from analyze.opened import opened
 from analyze.progress import Progress, silent_progress
 from analyze.quantities import counted
@@ -75,7 +75,7 @@ def asked_tables(
             labelled = {criterion: found.assign_attrs(label=name) for criterion, found in answer.items()}
             own = criterion_tables(labelled, by_layer=by == "layer")
             tables += [part.told(in_units_of_gain(table) if in_gain_units else table) for table in own]
-    return part.alike(tables, runs, selections, names)
+    return alike(tables, runs, selections, names)
 
 
 def criterion_tables(answers: Mapping[str, xr.Dataset], *, by_layer: bool = False) -> list[Table]:

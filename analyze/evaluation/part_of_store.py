@@ -15,14 +15,7 @@ from schemas.errors import InputError
 from schemas.layout import Dimensions
 from schemas.run import Run
 
-__all__ = ["PartOfStore", "in_units_of_gain"]
-
-
-@dataclass(frozen=True)
-class _LookedAt:
-    sites: tuple[str, ...]
-    sequences: tuple[int, ...]
-    dimensions: Dimensions
+__all__ = ["PartOfStore", "alike", "in_units_of_gain"]
 
 
 @dataclass(frozen=True)
@@ -60,15 +53,6 @@ class PartOfStore:
                 )
         return selection
 
-    @staticmethod
-    def alike(
-        tables: Sequence[Table], runs: Sequence[Run], selections: Sequence[Selection], names: Sequence[str]
-    ) -> list[Table]:
-        """The ``tables`` of these parts of ``runs``, with what keeps those from being compared like with like."""
-        chosen = [choose(run, selection, slices=False) for run, selection in zip(runs, selections, strict=True)]
-        looked_at = [_LookedAt(one.sites, one.sequences, run.dimensions) for one, run in zip(chosen, runs, strict=True)]
-        return with_likeness(tables, [run.info for run in runs], looked_at, names)
-
     def told(self, table: Table) -> Table:
         """``table`` with what was looked at, where that is not everything, in a note and for programs."""
         parts = [
@@ -85,6 +69,22 @@ class PartOfStore:
             notes=(*table.notes, f"Looked at: {', '.join(parts)} alone."),
             about={**table.about, **dataclasses.asdict(self)},
         )
+
+
+@dataclass(frozen=True)
+class _LookedAt:
+    sites: tuple[str, ...]
+    sequences: tuple[int, ...]
+    dimensions: Dimensions
+
+
+def alike(
+    tables: Sequence[Table], runs: Sequence[Run], selections: Sequence[Selection], names: Sequence[str]
+) -> list[Table]:
+    """``tables`` of these selections of ``runs``, with what keeps those from being compared like with like."""
+    chosen = [choose(run, selection, slices=False) for run, selection in zip(runs, selections, strict=True)]
+    looked_at = [_LookedAt(one.sites, one.sequences, run.dimensions) for one, run in zip(chosen, runs, strict=True)]
+    return with_likeness(tables, [run.info for run in runs], looked_at, names)
 
 
 def in_units_of_gain(table: Table) -> Table:

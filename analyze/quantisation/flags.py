@@ -27,7 +27,7 @@ def add_quantisation_flags(parser: argparse.ArgumentParser) -> None:
 
 def quantisation_text(arguments: argparse.Namespace) -> Iterator[str]:
     """What ``--quantisation`` prints of ``arguments``, in pieces."""
-    from analyze.evaluation.part_of_store import PartOfStore, in_units_of_gain
+    from analyze.evaluation.part_of_store import PartOfStore, alike, in_units_of_gain
     from analyze.flags.passes import resources_of
     from analyze.formats import render_tables
     from analyze.progress import shown_progress, silent_progress
@@ -63,4 +63,4 @@ def quantisation_text(arguments: argparse.Namespace) -> Iterator[str]:
         found = quantisation_errors(run, arguments.quantisation, selection, progress=progress, **settings, **options)
         own = quantisation_tables(found, name, for_programs=arguments.format in ("json", "csv"))
         tables += [part.told(in_units_of_gain(one) if arguments.in_gain_units else one) for one in own]
-    yield from render_tables(part.alike(tables, runs, selections, names), arguments.format)
+    yield from render_tables(alike(tables, runs, selections, names), arguments.format)
