@@ -35,7 +35,7 @@ MAX_MAGNITUDES = 10_000
 Magnitudes = str | float | Fraction | Decimal | Iterable["float | str | Fraction | Decimal"]
 """One or several, as text or as numbers."""
 
-LEAST_MAGNITUDE, LARGEST_MAGNITUDE = Decimal("1e-60"), Decimal("1e60")
+_LEAST_MAGNITUDE, _LARGEST_MAGNITUDE = Decimal("1e-60"), Decimal("1e60")
 
 _DECIMAL = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
 _MOST_CHARACTERS = 80
@@ -210,7 +210,7 @@ def _magnitude(text: str, whole: str) -> Fraction:
     decimal = Decimal(typed)
     if decimal < 0:
         raise InputError(f"--magnitude {_shown(text)}{where} is negative: a magnitude is 0 or more")
-    if decimal and not LEAST_MAGNITUDE <= decimal <= LARGEST_MAGNITUDE:
+    if decimal and not _LEAST_MAGNITUDE <= decimal <= _LARGEST_MAGNITUDE:
         raise InputError(f"--magnitude {_shown(text)}{where} is out of range: a magnitude is 0, or from 1e-60 to 1e60")
     return Fraction(decimal)
 
@@ -220,13 +220,13 @@ def _shown(text: str) -> str:
 
 
 def require_decimals(texts: Iterable[object], what: str, most: Fraction | None = None) -> None:
-    """Raise InputError, naming the value, unless each is a decimal from 0 to ``most``; ``what`` they are."""
+    """Raise InputError, naming the value, unless each is a decimal from 0 to ``most``; ``what`` is what they are."""
     for given in texts:
         try:
-            value = Fraction(given)  # type: ignore[call-overload]
+            value: Fraction | None = Fraction(given)  # type: ignore[call-overload]
         except (ValueError, TypeError, ZeroDivisionError, OverflowError):
-            value = Fraction(1, 3)
-        if not _is_decimal(value):
+            value = None
+        if value is None or not _is_decimal(value):
             raise InputError(f"{what} {given!r} is no decimal: write one as text, for example '0.5'")
         if value < 0 or (most is not None and value > most):
             limit = "0 or more" if most is None else f"from 0 to {most}"

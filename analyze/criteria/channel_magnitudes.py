@@ -20,9 +20,10 @@ def evaluate(channels: xr.Dataset) -> xr.Dataset:
     """``largest`` and ``mean`` magnitude (tensor, layer, feature); of each layer ``channel_max`` and ``channel_mean``,
     the greatest of them, with its channel (``_at``), and over the median channel's (``_over_median``)."""
     count = channels["count"]
+    largest = channels.largest.where((count > 0) | np.isinf(channels.largest))  # infinities are not counted
+    mean = channels.magnitudes / count.where(count > 0)
     variables: dict[Hashable, xr.DataArray] = {}
-    for name, held in (("largest", channels.largest), ("mean", channels.magnitudes / count.where(count > 0))):
-        by_channel = held.where((count > 0) | ((held == np.inf) if name == "largest" else False))
+    for name, by_channel in (("largest", largest), ("mean", mean)):
         greatest, median = by_channel.max("feature"), by_channel.median("feature")
         short = "channel_max" if name == "largest" else "channel_mean"
         variables |= {

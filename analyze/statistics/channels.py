@@ -27,9 +27,9 @@ class Channels(TensorStatistic):
     """Of each feature, over the chosen positions of all sequences, finite values alone but for ``largest``.
 
     Result: (tensor, layer, feature) of ``count`` int64, ``mean`` and ``m2`` (the sum of ``(x - mean)^2``),
-    ``magnitudes`` (the sum of ``|x|``), ``largest`` (the largest ``|x|``, infinite where a
-    value is, 0 of none that is a number), float64. Blocks of rows are put together
-    by Chan's formula in a fixed order, so the mean square, ``mean^2 + m2 / count``, loses nothing.
+    ``magnitudes`` (the sum of ``|x|``), ``largest`` (the largest ``|x|``, infinite where a value is, 0 where all are
+    NaN), float64. Blocks of rows are put together by Chan's formula in a fixed order, so the mean square, ``mean^2 +
+    m2 / count``, loses nothing.
     """
 
     name: ClassVar[str] = "channels"
