@@ -34,8 +34,8 @@ def hits_of(
     patterns = piece.magnitudes
     if piece.in_gain_units:
         patterns = magnitude_bits(quotient_patterns(decode(piece.stored, piece.encoding), piece.gain), encoding)
-    own = patterns if features is None else patterns[:, list(features)]
-    chosen = own if rows is None else own[rows]
+    own = patterns if rows is None else patterns[rows]
+    chosen = own if features is None else own[:, list(features)]
     thresholds = threshold_patterns(magnitudes, encoding)
     edges = sorted({*thresholds, encoding.infinity + 1})
     reached = counts_at_least(chosen.T if by == "row" else chosen, edges)

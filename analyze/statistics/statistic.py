@@ -14,7 +14,6 @@ import numpy.typing as npt
 
 from analyze.statistics.piece import Piece
 from analyze.statistics.selection import Chosen
-from schemas.layout import RESIDUAL
 from schemas.run import Run
 
 if TYPE_CHECKING:
@@ -46,11 +45,6 @@ class Context:
     chosen: Chosen
     positions: Mapping[int, npt.NDArray[np.int64]]
 
-    @property
-    def residual_is_stored(self) -> bool:
-        """False where ``Piece.residual`` recovers it from a norm's output, and results are to be marked approximate."""
-        return RESIDUAL in self.run
-
     def cells(self, partials: Partials, name: str, dtype: Any = None) -> npt.NDArray[Any]:
         """(site, layer, ...) of ``name`` of partials kept by site and layer; 0 or NaN of one that could not be read."""
         held, chosen = _Held(partials, name), self.chosen
@@ -79,9 +73,7 @@ class Context:
             if key.sequence is not None and key.start is not None:
                 rows = self.positions[key.sequence][key.start : key.start + len(partial[name])]
                 chosen = whole[self.chosen.sequences.index(key.sequence)]
-                if (
-                    rows.size and rows[-1] - rows[0] + 1 == rows.size
-                ):  # ascending: copied as one, in a third of the time
+                if rows.size and rows[-1] - rows[0] + 1 == rows.size:  # one run: copied in a third of the time
                     chosen[rows[0] : rows[0] + rows.size] = partial[name]
                 else:
                     chosen[rows] = partial[name]
