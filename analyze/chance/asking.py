@@ -34,7 +34,7 @@ from analyze.thresholds.question import Question, ask
 from schemas.errors import InputError
 from schemas.run import Run
 
-__all__ = ["PERMUTATIONS", "SEED", "null", "overlap", "saturation"]
+__all__ = ["PERMUTATIONS", "SEED", "drawn_tokens", "growth_numbers", "null", "overlap", "saturation"]
 
 PERMUTATIONS = 1_000
 SEED = 20_220_815

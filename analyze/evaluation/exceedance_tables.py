@@ -101,9 +101,8 @@ def _by_position(found: xr.Dataset) -> Table:
     layers, size = found.sizes["layer"], found.sizes["position"]
     start = _start(found)
     totals = found.hits.sum("layer").transpose("magnitude", "site", "position").values
-    counts = (
-        found.rows.sum("layer").transpose("site", "position").values
-    )  # of each layer its own: cells that could not be read are of some layers alone
+    # summed over layers, as a cell that could not be read is missing from its own layer alone
+    counts = found.rows.sum("layer").transpose("site", "position").values
 
     def rows(parts: list[range], names: list[Value]) -> Iterator[tuple[Value, ...]]:
         bounds = [0, *(part.stop for part in parts)]

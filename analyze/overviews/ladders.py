@@ -81,12 +81,7 @@ def climb(
                 layers[:, here], positions[:, here] = found
         return Ladders(layers.T, positions.T)
 
-    def of_features(_: Counts, feature: Counts) -> Ladders:
-        width = max(1, _MOST_BYTES // (plan.positions_total * plan.encoding.itemsize))
-        parts = [_pooled(feature[start : start + width]) for start in range(0, feature.size, width)]
-        return Ladders(*(np.concatenate(some) for some in zip(*parts, strict=True)))
-
-    def _pooled(feature: Counts) -> tuple[Patterns, Patterns]:
+    def of_some(feature: Counts) -> tuple[Patterns, Patterns]:
         layers = np.zeros((plan.layers_total, feature.size), plan.encoding.unsigned)
         positions = []
         for peaks in source():
@@ -94,6 +89,11 @@ def climb(
             positions.append(peaks.position[:, feature])
         found = rungs(layers, np.concatenate(positions))
         return found[0].T, found[1].T
+
+    def of_features(_: Counts, feature: Counts) -> Ladders:
+        width = max(1, _MOST_BYTES // (plan.positions_total * plan.encoding.itemsize))
+        parts = [of_some(feature[start : start + width]) for start in range(0, feature.size, width)]
+        return Ladders(*(np.concatenate(some) for some in zip(*parts, strict=True)))
 
     return of_features if plan.question.definition.scope == "pooled" else of_pairs
 

@@ -70,7 +70,7 @@ class Lattice:
 
     @property
     def critical(self) -> Literal["everywhere", "asked", "none"]:
-        """At which shares a page knows critical magnitudes, for all that it lists; where not by the peaks alone."""
+        """At which shares a page holds the critical magnitudes of all that it lists; elsewhere it lists by peak."""
         if self.plan.by_count:
             return "none"
         climbed = self.plan.count_engine == "peaks" and self.plan.sequences_needed is None
@@ -84,6 +84,7 @@ class Lattice:
         pooled = plan.question.definition.scope == "pooled"
         alike = not plan.uneven
         exact: Exact = "none" if pooled else "listed" if alike and self.features is None else "all"
+        places = self._places(listed, rows, exact)
         features = None
         if pooled and self.features is not None:
             features = packed(columns(self.features, plan, position_shares, "all", _NONE, ladders))
@@ -95,12 +96,7 @@ class Lattice:
             encoding=plan.encoding.name,
             thresholds=plan.thresholds,
             threshold_of=plan.threshold_of,
-            pairs=packed(
-                columns(
-                    *(self.pairs, plan, position_shares, exact, self._places(listed, rows, exact)),
-                    None if pooled else ladders,
-                )
-            ),
+            pairs=packed(columns(self.pairs, plan, position_shares, exact, places, None if pooled else ladders)),
             pairs_exact=exact,
             critical=self.critical,
             features=features,

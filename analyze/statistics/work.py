@@ -124,6 +124,7 @@ class Task:
     ) -> Iterator[tuple[Piece, bool]]:
         """Parts of a cell, and where a statistic asks for it the cell as a whole, which is told by True."""
         if all(statistic.in_parts for statistic in self.statistics):
+            # of float32 none: compiling the loop for it too takes 5 s
             by_blocks = self._only_fused and reader.run.encoding.itemsize == 2 and _decodes_blocks()
             for rows in reader.parts(array, sequence) or [slice(0, 0)]:
                 packed = reader.packed(site, array, layer, sequence, rows) if by_blocks else None
@@ -136,7 +137,7 @@ class Task:
 
 
 def _decodes_blocks() -> bool:
-    """Whether chunks may be reduced while they are decoded. Of float32 none is, as it takes 5 s to compile that too."""
+    """As ``decodes_blocks`` of the kernel, which is imported, with numba, when a pass first asks."""
     from analyze.statistics.peak_kernel import decodes_blocks
 
     return decodes_blocks()

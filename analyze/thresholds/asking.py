@@ -149,9 +149,8 @@ def _survival(plan: Plan, store: Run, resources: Resources) -> tuple[Survival, P
     survival = known_survival(store, plan, cache=cache, least=1)
     assert survival is not None
     found = survival, run_perplexity(store, plan, skip_corrupt=resources.skip_corrupt)
-    if (
-        not found[1].unread and identity is not None and store_identity(store.path) == identity
-    ):  # else it changed meanwhile
+    unchanged = identity is not None and store_identity(store.path) == identity
+    if unchanged and not found[1].unread:
         _survivals[key] = found
         while len(_survivals) > _KEPT:
             _survivals.popitem(last=False)
