@@ -12,6 +12,7 @@ from analyze.cli import main
 from tests.stores import write_store
 
 Command = Callable[..., tuple[int, str, str]]
+Refusal = Callable[..., str]
 
 
 @pytest.fixture
@@ -22,6 +23,20 @@ def analyze(capsys: pytest.CaptureFixture[str]) -> Command:
         status = main([str(argument) for argument in arguments])
         captured = capsys.readouterr()
         return status, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def refusal(analyze: Command) -> Refusal:
+    """Runs the command, which is to end with an error of the user's alone; what it says on stderr."""
+
+    def run(*arguments: object) -> str:
+        status, out, err = analyze(*arguments)
+        assert (status, out) == (2, "")
+        assert "analyze: error: " in err
+        assert "Traceback" not in err
+        return err
 
     return run
 
