@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -72,10 +73,10 @@ class Corpus:
 
 def parse_overlap(text: str) -> Fraction:
     """``50%`` or ``0.5`` as an exact fraction in [0, 1); raises InputError for anything else."""
-    try:
-        value = Fraction(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-    except (ValueError, ZeroDivisionError):
-        raise InputError(f"--overlap {text}: not a percentage; write it like 50%") from None
+    number = text.removesuffix("%")
+    if not re.fullmatch(r"-?([0-9]+\.?[0-9]*|\.[0-9]+)", number):
+        raise InputError(f"--overlap {text}: not a percentage; write it like 50%")
+    value = Fraction(number) / (100 if text.endswith("%") else 1)
     if not 0 <= value < 1:
         raise InputError(f"--overlap {text}: must be at least 0% and below 100%")
     return value

@@ -83,8 +83,8 @@ class Destination:
 
     @property
     def _trash(self) -> Path:
-        """One name for what is on its way out, whoever put it there."""
-        return self.path.with_name(f"{self.path.name}.replaced")
+        """One name for what is on its way out, whichever capture put it there, and that nobody else would give."""
+        return self.path.with_name(f"{self.path.name}.replaced-by-capture")
 
     def _require_writable(self, folder: Path) -> None:
         """Raise StoreError unless ``folder`` can be written or made: known before a model is downloaded."""
@@ -99,9 +99,10 @@ class Destination:
             )
 
     def _require_short(self) -> None:
-        """Raise StoreError where the name, or that of a store in the making, is longer than the disk takes."""
+        """Raise StoreError where the name, or one of a store that comes or goes, is longer than the disk takes."""
         draft = draft_of(self.path.absolute())
-        for path in (draft, _nearest(draft.parent) / draft.name):
+        names = [draft.name, *([self._trash.name] if self.overwrite else [])]
+        for path in (draft, *(_nearest(draft.parent) / name for name in names)):
             try:
                 os.lstat(path)
             except OSError as error:

@@ -6,13 +6,12 @@ meanwhile. Where a backend has no such streams (MPS), a copy waits for the devic
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from capture.container import container_memory_bytes
 from schemas.errors import InputError
 
 __all__ = [
@@ -78,21 +77,9 @@ def _available_bytes(device: torch.device) -> int | None:
     if device.type == "cpu":
         import psutil  # a dependency of accelerate
 
-        return min([int(psutil.virtual_memory().available), *_container_memory_bytes()])
+        return min([int(psutil.virtual_memory().available), *container_memory_bytes()])
     tell = getattr(getattr(torch, device.type, None), "mem_get_info", None)
     return None if tell is None else int(tell(device)[0])
-
-
-def _container_memory_bytes() -> list[int]:
-    """What is left of a container's memory limit (cgroup v2); empty where there is no limit."""
-    with contextlib.suppress(OSError, ValueError):
-        group = Path("/proc/self/cgroup").read_text().strip().rsplit(":", 1)[-1].lstrip("/")
-        for folder in (Path("/sys/fs/cgroup", group), Path("/sys/fs/cgroup")):
-            if (folder / "memory.max").is_file():
-                limit = (folder / "memory.max").read_text().strip()
-                used = int((folder / "memory.current").read_text())
-                return [] if limit == "max" else [max(0, int(limit) - used)]
-    return []
 
 
 def staging_buffer(size_bytes: int, device: torch.device) -> torch.Tensor | None:

@@ -202,7 +202,7 @@ def _facts(model: Any, config: Any, native: str, quantisation: str | None) -> Mo
     return ModelFacts(
         architecture=type(model).__name__,
         model_type=str(config.model_type),
-        layers=int(text.num_hidden_layers),
+        layers=len(layers),  # LongCat configures twice as many: two attentions in each
         hidden_size=hidden,
         vocabulary_size=int(text.vocab_size),
         max_positions=_max_positions(text),

@@ -103,14 +103,16 @@ def find_sites(model: Any, wanted: Sequence[str] | None = None) -> tuple[Site, .
             continue  # a model without MLPs, such as Mamba
         if None in modules:
             index = modules.index(None)
-            children = ", ".join(
-                f"{child}: {type(module).__name__}" for child, module in layers[index].named_children()
-            )
-            other = [site for site in SITES if site != name]
+            children = dict(layers[index].named_children())
+            several = [child for child in candidates[name] if isinstance(children.get(child), nn.ModuleList)]
+            why = f"looked for {', '.join(candidates[name])}"
+            if several:
+                why = f"its {several[0]} is a list of {len(children[several[0]])}, and a site is one module's input"  # type: ignore[arg-type]
+            rest = [site for site in SITES if site != name and all(_child(each, candidates[site]) for each in layers)]
             raise InputError(
                 f"{type(model).__name__}: layer {index} ({type(layers[index]).__name__}) has no module for site {name} "
-                f"(looked for {', '.join(candidates[name])}). Its modules: {children}. "
-                f"Capture the rest with --sites {','.join(other)}"
+                f"({why}). Its modules: {', '.join(f'{child}: {type(m).__name__}' for child, m in children.items())}. "
+                f"Capture the rest with --sites {','.join(rest or [RESIDUAL])}"
             )
         paths = tuple(f"{path}.{index}.{child}" for index, child in enumerate(modules))
         shares = name == "ln_mlp" and any(s.name == "ln_attn" for s in sites) and all(map(_has_one_norm, layers))

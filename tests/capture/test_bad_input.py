@@ -274,6 +274,14 @@ def test_an_encoder(model_type: str, refuse: Refuse, folder: Path) -> None:
     assert f"{model_type} is no causal language model" in refuse(folder)
 
 
+def test_layers_that_see_more_than_the_tokens(refuse: Refuse, folder: Path) -> None:
+    sizes = {"dim_head": 8, "dim_ff": 48, "prompt_length": 4, "vocab_size": 320}
+    config = {"model_type": "cpmant", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, **sizes}
+    (folder / "config.json").write_text(json.dumps(config))
+    message = refuse(folder, "--sites", "ln_mlp")
+    assert "CpmAntModel gives its layers hidden states of shape (1, 20, 32) for a sequence of 16 tokens" in message
+
+
 @pytest.mark.parametrize("method", ["gptq", "awq", "bitsandbytes", "compressed-tensors"])
 def test_an_unsupported_quantisation(method: str, refuse: Refuse, folder: Path) -> None:
     edit(folder / "config.json", quantization_config={"quant_method": method, "bits": 4, "load_in_4bit": True})

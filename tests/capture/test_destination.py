@@ -106,13 +106,14 @@ def test_what_a_killed_replacement_left_is_removed_by_the_next(there: bool, tmp_
     store = tmp_path / "run.zarr"
     if there:
         write_store(store, {"ln_attn": np.ones((1, 1, 2, 3), np.float32)})
-    left = tmp_path / "run.zarr.replaced"
-    left.mkdir()
-    (left / "zarr.json").write_text("{}")
+    left, mine = tmp_path / "run.zarr.replaced-by-capture", tmp_path / "run.zarr.replaced"
+    for folder in (left, mine):
+        folder.mkdir()
+        (folder / "zarr.json").write_text("{}")
     Destination(store, overwrite=False).clear()
     assert left.exists()
     Destination(store, overwrite=True).clear()
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [mine]
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from transformers import AutoConfig
 
 from capture.model_facts import ModelFacts, build_skeleton, expert_parameters
 from capture.presets import PUBLISHED_MOE_TABLE
+from capture.sites import find_sites
 from schemas.errors import InputError
 from tests.capture.published_configurations import PUBLISHED, ROWS, Published
 from tests.checkpoints import ARCHITECTURES, VOCABULARY_SIZE
@@ -224,6 +225,18 @@ def test_experts_without_a_top_k_are_refused(tmp_path: Path) -> None:
     config.save_pretrained(tmp_path)
     with pytest.raises(InputError, match=r"deepseek_v2 with 8 experts: .* how many of them a token uses"):
         build_skeleton(tmp_path, "auto")
+
+
+def test_layers_are_counted_where_they_are(tmp_path: Path) -> None:
+    """LongCat's configuration has twice as many: each of its layers has two attentions, so neither is its site."""
+    sizes = {"hidden_size": 32, "num_layers": 2, "num_attention_heads": 4, "vocab_size": 50, "n_routed_experts": 4}
+    config = AutoConfig.for_model("longcat_flash", **sizes, ffn_hidden_size=16, expert_ffn_hidden_size=16)
+    assert config.num_hidden_layers == 4
+    config.save_pretrained(tmp_path)
+    skeleton = build_skeleton(tmp_path, "auto")
+    assert skeleton.facts.layers == len(find_sites(skeleton.model, ["ln_mlp"])[0].modules) == 2
+    with pytest.raises(InputError, match=r"site ln_attn \(its self_attn is a list of 2, .*rest with --sites ln_mlp"):
+        find_sites(skeleton.model)
 
 
 def test_an_unreadable_quantisation_is_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def test_an_overlap_is_an_exact_fraction(text: str, value: Fraction) -> None:
     assert parse_overlap(text) == value
 
 
-@pytest.mark.parametrize("text", ["", "%", "half", "50%%", "5O%", "nan", "inf", "1/0", "0x10"])
+@pytest.mark.parametrize("text", ["", "%", "half", "50%%", "5O%", "nan", "inf", "1/0", "0x10", "1e-400000000"])
 def test_what_is_no_percentage_is_refused(text: str) -> None:
     with pytest.raises(InputError, match=r"write it like 50%"):
         parse_overlap(text)
