@@ -127,9 +127,9 @@ def answered_overview(
                 facts=_facts(run, found[0], label),
                 sweep=tuple(_point(result) for result in found),
                 coverage=lattice.coverage(
-                    tally.units,
                     position_shares,
                     climb(plan, layer_shares, position_shares, peak_source(run, plan, progress, resources)),
+                    [one.feature for one in listed],
                 ),
                 phase=lattice.phase_map(),
                 features=feature_views(run, question, listed, progress, resources),

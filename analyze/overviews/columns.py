@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from analyze.overviews.ladders import LISTED, Climb, Ladders, first_by_ladder, positions_needed
+from analyze.overviews.ladders import LISTED, Climb, Ladders, first_by_ladder, first_by_often, positions_needed
 from analyze.overviews.results import ShareStep
 from analyze.thresholds.plan import Plan
 from analyze.thresholds.units import Units
@@ -44,11 +44,12 @@ def held_lengths(units: Units, plan: Plan) -> Counts:
 
 
 def columns(
-    units: Units, plan: Plan, shares: Sequence[ShareStep], exact: Exact, first: Counts, climb: Climb | None = None
+    units: Units, plan: Plan, shares: Sequence[ShareStep], exact: Exact, looked: Counts, climb: Climb | None = None
 ) -> list[npt.NDArray[np.int64]]:
-    """Twelve lists of numbers as ``Coverage`` says; ``first``: rows of ``units`` that are listed whatever their peaks.
+    """Twelve lists of numbers as ``Coverage`` says.
 
-    ``climb`` gives ladders, and units are then listed by critical magnitude at all shares; None: by peak.
+    ``climb`` gives ladders, and units are then listed by critical magnitude at all shares; None: by peak. ``looked``:
+    features of which ladders are held whether they are listed or not.
     """
     sequence = np.zeros_like(units.feature) if units.sequence is None else units.sequence
     order = np.lexsort((sequence, units.feature))
@@ -59,15 +60,21 @@ def columns(
     chosen, climbing = np.arange(order.size if exact == "all" else 0), np.zeros(0, np.int64)
     ladders: list[Counts] = [np.zeros(0, np.int64)] * 2
     if climb is not None and made:
-        climbing = _first_by_critical(made, order.size)
-        found = climb(row[climbing], feature[climbing])
-        kept = first_by_ladder(found, plan.thresholds[0])
+        least, closely = plan.thresholds[0], np.isin(feature, looked)
+        if plan.sequences_needed is None:
+            climbing = np.flatnonzero(_may_be_first(made, order.size) | closely)
+            found = climb(row[climbing], feature[climbing])
+            kept = first_by_ladder(found, least)
+        else:
+            climbing = np.flatnonzero((np.bincount(feature) >= plan.sequences_needed)[feature] | closely)
+            found = climb(row[climbing], feature[climbing])
+            kept = first_by_often(found, feature[climbing], row[climbing], plan.sequences_needed, least)
+        kept = np.union1d(kept, np.flatnonzero(closely[climbing]))
         climbing = climbing[kept]
-        ladders = _descents(found, kept, plan.thresholds[0])
+        ladders = _descents(found, kept, least)
         chosen = chosen if exact == "all" else climbing
     elif exact == "listed":
         wanted = np.zeros(order.size, np.bool_)
-        wanted[np.argsort(order)[first]] = True
         by_peak = np.empty_like(order)
         by_peak[np.lexsort((feature, row, -peak))] = np.arange(order.size)
         for column in made:
@@ -79,7 +86,7 @@ def columns(
         lengths,
         *_differences(made, order.size),
         np.diff(chosen, prepend=0),
-        peak[chosen],
+        peak[chosen if plan.sequences_needed is None else chosen[:0]],  # a majority's are its features'
         _rests(made, chosen, lengths),
         np.concatenate([_sums(column) for column in made]) if made and exact == "listed" else np.zeros(0, np.int64),
         np.diff(np.searchsorted(chosen, climbing), prepend=0),
@@ -131,8 +138,8 @@ def _differences(made: Sequence[_Column], size: int) -> list[Counts]:
     return [np.concatenate([np.zeros(0, np.int64), *some]) for some in lists]
 
 
-def _first_by_critical(made: Sequence[_Column], size: int) -> Counts:
-    """Units that may be among the first ``LISTED`` by critical magnitude at some shares, ascending.
+def _may_be_first(made: Sequence[_Column], size: int) -> npt.NDArray[np.bool_]:
+    """Whether each unit may be among the first ``LISTED`` by critical magnitude at some shares.
 
     One that meets some shares at a threshold comes after all that meet them at the next; these are fewest at the very
     layers and steps that it meets.
@@ -148,7 +155,7 @@ def _first_by_critical(made: Sequence[_Column], size: int) -> Counts:
         np.add.at(reaching, (after.layers, after.steps), 1)
         reaching = reaching[::-1, ::-1].cumsum(axis=0).cumsum(axis=1)[::-1, ::-1]
         wanted[column.units[reaching[column.layers, column.steps] < LISTED]] = True
-    return np.flatnonzero(wanted)
+    return wanted
 
 
 def _both(one: _Column, other: _Column) -> tuple[tuple[Counts, Counts], tuple[Counts, Counts]]:

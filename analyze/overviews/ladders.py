@@ -15,10 +15,11 @@ import numpy.typing as npt
 
 from analyze.overviews.results import ShareStep
 from analyze.quantities import Share
+from analyze.thresholds.order import kth_largest
 from analyze.thresholds.peaks import PeakSource
 from analyze.thresholds.plan import Plan
 
-__all__ = ["LISTED", "Climb", "Ladders", "climb", "first_by_ladder", "needed_of", "positions_needed"]
+__all__ = ["LISTED", "Climb", "Ladders", "climb", "first_by_ladder", "first_by_often", "needed_of", "positions_needed"]
 
 Counts = npt.NDArray[np.int64]
 Patterns = npt.NDArray[Any]
@@ -110,3 +111,38 @@ def first_by_ladder(found: Ladders, least: int) -> Counts:
         last = np.partition(critical, size - LISTED, axis=0)[size - LISTED]
         wanted |= (critical >= np.maximum(last, least)).any(axis=1)
     return np.flatnonzero(wanted)
+
+
+def first_by_often(found: Ladders, feature: Counts, row: Counts, times: int, least: int) -> Counts:
+    """Pairs of the features among the first ``LISTED`` at some shares, where ``times`` sequences are to meet the rule.
+
+    A feature's critical magnitude is then the ``times``-th largest of its pairs', which no two rungs of its own say.
+    Where no more than ``LISTED`` features reach ``least`` they are all among the first, which is so at most shares.
+    """
+    own, place = np.unique(feature, return_inverse=True)
+    if own.size <= LISTED:
+        return np.arange(feature.size)
+    sequences = max(int(row.max()) + 1, times)
+
+    def by_sequence(rungs: Patterns) -> Patterns:
+        """(sequence, feature, rung), 0 where there is no pair."""
+        table = np.zeros((sequences, own.size, rungs.shape[1]), rungs.dtype)
+        table[row, place] = rungs
+        return table
+
+    layers, positions = by_sequence(found.layers), by_sequence(found.positions)
+    shape = positions.shape[1:]
+    highest = kth_largest(positions.reshape(sequences, -1), times).reshape(shape)  # at any number of layers
+    wanted = np.zeros(own.size, np.bool_)
+    for rung in range(layers.shape[2]):
+        on_layers = layers[:, :, rung]
+        reaching = np.flatnonzero(kth_largest(on_layers, times) >= least)
+        for share in range(shape[1]):
+            here = reaching[highest[reaching, share] >= least]
+            if here.size <= LISTED:  # at larger shares there are fewer
+                wanted[here] = True
+                break
+            critical = kth_largest(np.minimum(on_layers[:, here], positions[:, here, share]), times)
+            last = np.partition(critical, critical.size - LISTED)[critical.size - LISTED]
+            wanted[here[critical >= max(int(last), least)]] = True
+    return np.flatnonzero(wanted[place])

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from analyze.overviews.columns import Exact, columns, held_lengths
-from analyze.overviews.ladders import LISTED, Climb, needed_of
+from analyze.overviews.ladders import Climb, needed_of
 from analyze.overviews.packing import packed
 from analyze.overviews.results import Coverage, PhaseMap, ShareStep
 from analyze.progress import Progress
@@ -40,7 +39,6 @@ LEAST_POSITIONS = Fraction(1, 100)
 """Least shares that a report answers, unless lesser ones are asked for: below them nearly every feature is hit."""
 
 _PHASE_STEPS = 20
-_NONE: Counts = np.zeros(0, np.int64)
 
 
 def share_steps(asked: Share, least: Fraction) -> tuple[tuple[ShareStep, ...], int]:
@@ -68,26 +66,15 @@ class Lattice:
     pairs: Units
     features: Units | None
 
-    @property
-    def critical(self) -> Literal["everywhere", "asked", "none"]:
-        """At which shares a page holds the critical magnitudes of all that it lists; elsewhere it lists by peak."""
-        if self.plan.by_count:
-            return "none"
-        climbed = self.plan.count_engine == "peaks" and self.plan.sequences_needed is None
-        return "everywhere" if climbed else "asked"
-
-    def coverage(self, listed: Units, position_shares: Sequence[ShareStep], climb: Climb) -> Coverage:
-        """The packed form, for those shares of positions; ``listed`` are the units counted at the shares asked."""
-        ladders = climb if self.critical == "everywhere" else None
-        plan = self.plan
-        rows = listed.rows(0, plan.thresholds[0])[:LISTED]
+    def coverage(self, position_shares: Sequence[ShareStep], climb: Climb, looked: Sequence[int]) -> Coverage:
+        """The packed form, for those shares of positions; ``looked``: features that are looked at closely."""
+        plan, closely = self.plan, np.array(looked, np.int64)
+        ladders = None if plan.by_count else climb
         pooled = plan.question.definition.scope == "pooled"
-        alike = not plan.uneven
-        exact: Exact = "none" if pooled else "listed" if alike and self.features is None else "all"
-        places = self._places(listed, rows, exact)
+        exact: Exact = "none" if pooled else "listed" if not plan.uneven and self.features is None else "all"
         features = None
         if pooled and self.features is not None:
-            features = packed(columns(self.features, plan, position_shares, "all", _NONE, ladders))
+            features = packed(columns(self.features, plan, position_shares, "all", closely, ladders))
         elif self.features is not None:
             order = np.argsort(self.features.feature)
             feature, peak = self.features.feature[order], self.features.peak[order]
@@ -96,27 +83,10 @@ class Lattice:
             encoding=plan.encoding.name,
             thresholds=plan.thresholds,
             threshold_of=plan.threshold_of,
-            pairs=packed(columns(self.pairs, plan, position_shares, exact, places, None if pooled else ladders)),
+            pairs=packed(columns(self.pairs, plan, position_shares, exact, closely, None if pooled else ladders)),
             pairs_exact=exact,
-            critical=self.critical,
             features=features,
-            listed=packed(
-                [
-                    [] if listed.sequence is None else listed.sequence[rows],
-                    listed.feature[rows],
-                    [] if listed.met is not None else listed.critical[rows],
-                ]
-            ),
         )
-
-    def _places(self, listed: Units, rows: Counts, exact: Exact) -> Counts:
-        """Where the ``rows`` of ``listed`` are among the pairs, if any are to be held for being listed."""
-        if exact != "listed" or listed.sequence is None or self.pairs.sequence is None:
-            return _NONE
-        features = self.plan.dimensions.features
-        keys = self.pairs.sequence * features + self.pairs.feature
-        order = np.argsort(keys)
-        return order[np.searchsorted(keys[order], listed.sequence[rows] * features + listed.feature[rows])]
 
     def phase_map(self) -> PhaseMap:
         """Counts over magnitude and layer share, at the position share asked."""

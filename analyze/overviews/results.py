@@ -138,31 +138,29 @@ class Coverage:
     """Counts from which every magnitude, layer share and position share of the lists is answered exactly.
 
     ``threshold_of`` gives each magnitude's place among the store's distinct ``thresholds`` (bit patterns of
-    ``encoding``, ascending). ``pairs``, ``features`` and ``listed`` are packed integers
-    (``analyze.overviews.packing``). ``pairs`` are all (sequence, feature) pairs that meet the least shares at the least
-    magnitude, by feature and sequence, in twelve lists:
+    ``encoding``, ascending). ``pairs`` and ``features`` are packed integers (``analyze.overviews.packing``). ``pairs``
+    are all (sequence, feature) pairs that meet the least shares at the least magnitude, by feature and sequence, in
+    twelve lists:
 
     1. places of their sequences; 2. features, as differences; 3. at how many thresholds each is held;
     4. layers affected and 5. how many of the ``position_shares`` are met, threshold by threshold: at the first of all
        pairs, at others of those still held, in the order of the threshold before sorted stably by shares met, then
        layers; there how much less it is than before, of shares d as 2 d or, where it is more, -2 d - 1;
-    6. which pairs positions are known of exactly, as differences of their places, 7. their peaks, and 8. at each
-       threshold of each how many positions are hit above what the last share met needs;
+    6. which pairs positions are known of exactly, as differences of their places, 7. their peaks (none for a majority),
+       and 8. at each threshold of each how many positions are hit above what the last share met needs;
     9. where ``pairs_exact`` is ``listed``, the sum of that over all pairs, known or not, threshold by threshold, by
        layers and shares met;
-    10. where ``critical`` is ``everywhere``, which of those known ladders are held of, as differences of their places,
-        and the largest patterns at which each of them reaches 11. each number of layers, from the least that can be
-        chosen, and 12. each of the ``position_shares``: as far as they are not below the least threshold; the first as
-        it is, the others as how much they are below the one before. A pair's critical pattern at any shares is the
-        lesser of two.
+    10. unless the question is answered ``by_count``, which of those known ladders are held of, as differences of their
+        places, and the largest patterns at which each of them reaches 11. each number of layers, from the least that
+        can be chosen, and 12. each of the ``position_shares``: as far as they are not below the least threshold; the
+        first as it is, the others as how much they are below the one before. A pair's critical pattern at any shares is
+        the lesser of two, and a majority's that of so many of its pairs as it takes.
 
-    ``critical``: whether critical magnitudes are held ``everywhere``, of the first 200 at any shares; at the shares
-    ``asked``, of those ``listed``; or there are ``none``. ``pairs_exact``: ``all`` pairs are known, ``none``, or at
-    least those that can be ``listed`` (the first 200, at any magnitude and shares). ``features``, for definitions that
-    count features: the same where sequences are pooled; else features, as differences, and their peaks. None for those
-    that count pairs. ``listed``: the first 200 units counted at the shares asked and the least magnitude, in the
-    command's order: sequences (empty where features are counted), features, critical patterns (empty where there are
-    none).
+    Ladders are held of all that is among the first 200 by critical magnitude at any shares (of a majority, of the pairs
+    of such features), and of what is looked at closely. ``pairs_exact``: ``all`` pairs are known, ``none``, or at least
+    those that can be ``listed`` (the first 200, at any magnitude and shares; ``by_count`` by peak). ``features``, for
+    definitions that count features: the same where sequences are pooled; else features, as differences, and their
+    peaks. None for those that count pairs.
     """
 
     encoding: str
@@ -170,9 +168,7 @@ class Coverage:
     threshold_of: tuple[int, ...]
     pairs: str
     pairs_exact: str
-    critical: str
     features: str | None
-    listed: str
 
 
 @dataclass(frozen=True)
@@ -350,3 +346,9 @@ class Overview:
     stores: tuple[StoreView, ...]
     emergence: Emergence | Absent
     notes: tuple[str, ...]
+
+    def _repr_html_(self) -> str:
+        from analyze.formats.html import render_tables
+        from analyze.overviews.tables import overview_tables
+
+        return "".join(render_tables(overview_tables(self)))

@@ -1,27 +1,10 @@
 // Which features count, and all that is held of the one looked at closely.
 
-/** Whether critical magnitudes are held at the shares chosen. */
-const criticalKnown = ({ coverage }) => coverage.critical === "everywhere" || (coverage.critical === "asked" && isAsked());
-
-/** Whether the command's order is held at all shares, and whether at those chosen; without critical magnitudes it is by peak. */
-const orderHeld = ({ coverage }) => coverage.critical !== "asked";
-const orderKnown = (store) => orderHeld(store) || isAsked();
-
-/** Units in the command's order, as far as that is held, else by peak: the first that are shown. */
-function listedUnits(index, found) {
-  const lattice = lattices[index];
-  const { facts, coverage } = stores[index];
-  const keyOf = (unit) => (unit.row === null ? unit.feature : unit.row * facts.features + unit.feature);
-  if (coverage.critical === "everywhere") {
-    return found.filter((unit) => unit.critical !== null)
-      .sort((a, b) => b.critical - a.critical || a.row - b.row || a.feature - b.feature).slice(0, LISTED);
-  }
-  if (!criticalKnown(stores[index])) {
-    return found.map((unit) => ({ ...unit, critical: null }))
-      .sort((a, b) => b.peak - a.peak || a.row - b.row || a.feature - b.feature).slice(0, LISTED);
-  }
-  return found.map((unit) => ({ ...unit, ...lattice.order.get(keyOf(unit)) })).filter((unit) => unit.rank !== undefined)
-    .sort((a, b) => a.rank - b.rank).slice(0, LISTED);
+/** Units in the command's order, the first that are shown: by critical magnitude, or where there is none by peak. */
+function listedUnits(found) {
+  const first = asked.by_count ? (a, b) => b.peak - a.peak : (a, b) => b.critical - a.critical;
+  return found.filter((unit) => asked.by_count || unit.critical !== null)
+    .sort((a, b) => first(a, b) || a.row - b.row || a.feature - b.feature).slice(0, LISTED);
 }
 
 function pickButton(feature) {
@@ -32,7 +15,7 @@ function pickButton(feature) {
 function fillList(answer) {
   const view = stores[state.store], { facts, features } = view;
   const { encoding } = view.coverage;
-  const shown = listedUnits(state.store, answer.listed);
+  const shown = listedUnits(answer.listed);
   const pairs = shown.length > 0 && shown[0].row !== null;
   const looked = new Set(features.map((one) => one.feature));
   if (!looked.has(state.feature)) state.feature = features.length ? features[0].feature : null;
@@ -40,19 +23,16 @@ function fillList(answer) {
   const rows = shown.map((unit) => [looked.has(unit.feature) ? pickButton(unit.feature) : String(unit.feature),
     ...(pairs ? [String(facts.sequences[unit.row])] : []),
     percentText((100 * unit.layers) / unit.layersTotal), percentText((100 * unit.positions) / unit.positionsTotal),
-    patternText(unit.peak), criticalKnown(view) && unit.critical !== undefined ? patternText(unit.critical) : "-"]);
+    patternText(unit.peak), asked.by_count ? "-" : patternText(unit.critical)]);
   const what = pairs ? "pairs" : "features";
   const caption = shown.length
     ? `${shown.length < answer.outliers ? `The first ${countText(shown.length)} of ` : ""}${countText(answer.outliers)} ${what}, ` +
-      `by ${criticalKnown(view) ? "critical magnitude" : "peak"}`
+      `by ${asked.by_count ? "peak" : "critical magnitude"}`
     : `No ${pairs ? "pair" : "feature"} counts here: choose a smaller magnitude or lesser shares`;
   const headings = ["Feature", ...(pairs ? ["Sequence"] : []), "L%", "S%", "Peak", "Critical magnitude"];
   at("list").replaceChildren(shown.length ? table(caption, headings, headings.map(() => true), rows, { id: "units" })
     : make("p", { class: "absent" }, `${caption}.`));
   if (shown.length > 40) at("list").append(make("p", { class: "quiet paper" }, "The first 40 are printed."));
-  at("list-order").textContent = orderKnown(view) ? "as the command lists it" : "by peak: critical magnitudes, by which the " +
-    `command lists it, are held for the shares that were asked for alone, ${asked.layers} of layers and ` +
-    `${asked.positions} of positions`;
   if (shown.some((unit) => !looked.has(unit.feature))) {
     at("list").append(make("p", { class: "quiet screen" }, `${countText(features.length)} features can be looked at here: ` +
       "those with a button. The others are in their store: --features N holds more."));
@@ -93,13 +73,21 @@ async function fillFeature() {
   await drawFeature();
 }
 
-/** What of a feature follows the magnitude, in words and tables. */
+/** The feature's critical magnitude at the shares chosen. */
+function criticalWords(feature) {
+  if (asked.by_count) return "no critical magnitude (each magnitude is answered by itself)";
+  const { facts, coverage } = stores[state.store];
+  const found = criticalOfFeature(lattices[state.store], feature, neededOf(layerShare(), facts.layers_total), state.positions);
+  return found === null ? `counts at no magnitude from ${asked.magnitudes[0]} on at these shares`
+    : `critical magnitude ${sixFigures(magnitudeOf(found, coverage.encoding))}`;
+}
+
+/** What of a feature follows what is chosen, in words and tables. */
 function fillFeatureTables() {
   const view = lookedAt();
   if (!view || !at("feature-facts")) return;
   const chosen = asked.magnitudes[state.magnitude];
-  const critical = view.critical_magnitude === null ? "does not count at the magnitudes and shares asked"
-    : `critical magnitude ${sixFigures(view.critical_magnitude)}${isAsked() ? "" : " at the shares asked"}`;
+  const critical = criticalWords(view.feature);
   const hits = view.position_hits[state.magnitude].reduce((sum, n) => sum + n, 0);
   const median = view.median_magnitude[state.magnitude];
   at("feature-facts").textContent = `Peak ${sixFigures(view.peak)}, ${critical}. It reaches ${chosen} at ${countText(hits)} of ` +

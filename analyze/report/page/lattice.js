@@ -9,15 +9,8 @@ async function latticeOf(view, asked) {
   const pairs = unitsOf(await unpacked(coverage.pairs), shares, coverage.pairs_exact, least);
   const lists = coverage.features === null ? null : await unpacked(coverage.features);
   const features = pooled ? unitsOf(lists, shares, "all", least) : null;
-  const [sequences, listed, critical] = await unpacked(coverage.listed);
-  const rowOf = new Map(facts.sequences.map((sequence, row) => [sequence, row]));
-  const order = new Map();
-  listed.forEach((feature, i) => {
-    const key = sequences.length ? rowOf.get(sequences[i]) * facts.features + feature : feature;
-    order.set(key, { rank: i, critical: critical[i] });
-  });
   const peakOf = lists && !pooled ? new Map(Array.from(running(lists[0]), (f, unit) => [f, lists[1][unit]])) : null;
-  return { view, facts, coverage, asked, pooled, pairs, features, order, peakOf, least: new Map() };
+  return { view, facts, coverage, asked, pooled, pairs, features, peakOf, least: new Map() };
 }
 
 /** The smallest whole number that is at least the share of a total, exactly. */
@@ -47,11 +40,27 @@ function eachMeeting(column, layersNeeded, share, met) {
   for (let i = 0; i < layers.length; i++) if (layers[i] >= layersNeeded && steps[i] > share) met(i);
 }
 
-/** A unit's critical pattern at the shares: the lesser of the rungs that it reaches; null where it has no ladder. */
+/** A unit's critical pattern at the shares: the lesser of the rungs that it reaches; null where it has no ladder, or is
+ * below the least threshold. */
 function criticalPattern(units, known, layersNeeded, share) {
   const ladder = units.ladder[known];
   if (ladder < 0) return null;
-  return Math.min(units.layerRungs[ladder][layersNeeded - units.least], units.shareRungs[ladder][share]);
+  const pattern = Math.min(units.layerRungs[ladder][layersNeeded - units.least], units.shareRungs[ladder][share]);
+  return Number.isNaN(pattern) ? null : pattern;
+}
+
+/** The so manieth largest of some critical patterns, the first where one counts by itself; null where there are fewer. */
+const criticalOf = (patterns, { sequences_needed }) =>
+  patterns.filter((pattern) => pattern !== null).sort((a, b) => b - a)[(sequences_needed ?? 1) - 1] ?? null;
+
+/** The largest critical pattern of a feature's units at the shares, of one that is looked at closely; null where none counts. */
+function criticalOfFeature({ pairs, features, facts }, feature, layersNeeded, share) {
+  const units = features || pairs;
+  const own = [];
+  units.exact.forEach((unit, known) => {
+    if (units.feature[unit] === feature) own.push(criticalPattern(units, known, layersNeeded, share));
+  });
+  return criticalOf(own, facts);
 }
 
 /** A unit of which positions are known, with its coverage; `i` is its place among those of its column. */
@@ -119,18 +128,19 @@ function countedCells(lattice, threshold, layersNeeded, share) {
 }
 
 /** Features that meet the rule in enough sequences, their coverage added up over those. */
-function metOften(lattice, pairs) {
+function metOften({ facts, peakOf }, pairs) {
   const found = new Map();
   for (const pair of pairs) {
     const held = found.get(pair.feature);
     if (!held) {
-      found.set(pair.feature, { ...pair, row: null, times: 1, peak: lattice.peakOf.get(pair.feature) });
+      found.set(pair.feature, { ...pair, row: null, peak: peakOf.get(pair.feature), critical: [pair.critical] });
       continue;
     }
-    held.times++;
+    held.critical.push(pair.critical);
     for (const name of ["layers", "layersTotal", "positions", "positionsTotal"]) held[name] += pair[name];
   }
-  return [...found.values()].filter((one) => one.times >= lattice.facts.sequences_needed);
+  return [...found.values()].filter((one) => one.critical.length >= facts.sequences_needed)
+    .map((one) => ({ ...one, critical: criticalOf(one.critical, facts) }));
 }
 
 /** In how many sequences each feature meets the rule. */

@@ -157,8 +157,7 @@ async function start() {
   at("title").classList.toggle("long", names.length === 1 && names[0].length > 40);
   at("lead").append(`Systematic outlier features at ${asked.magnitudes.length} magnitudes from ${asked.magnitudes[0]} to ` +
     `${asked.magnitudes.at(-1)}. `, asked.magnitudes.length > 1 ? `The page opens at ${asked.chosen_because}. ` : "", make("span", { class: "screen" },
-    "Move a slider: every number is what the command answers, exactly." + (stores.every(orderHeld) ? ""
-      : " At other shares than those asked features are listed by peak, not in the command's order.")));
+    "Move a slider: every number is what the command answers, exactly."));
   at("foot").append(make("p", {}, `Made by ${overview.made_by} from the stores alone. This page asks nothing of any network.`));
   if (!("DecompressionStream" in window)) {
     at("waiting").textContent = "This browser is too old to unpack the counts (it has no DecompressionStream): " +

@@ -126,7 +126,7 @@ function skeleton(overview) {
       figure("phase", "Where counts stay level along one axis, the answer does not depend on that criterion. " +
         "The outlined cell is nearest to what is chosen.")),
     section("features", "Which features",
-      make("span", {}, "What counts in ", make("span", { class: "closely" }), ", ", make("span", { id: "list-order" }), "."),
+      make("span", {}, "What counts in ", make("span", { class: "closely" }), ", as the command lists it."),
       make("div", { class: "columns" }, make("div", { id: "list" }), make("div", { id: "feature" })),
       make("div", { id: "feature-more" })),
     section("by-layer", "Layer by layer",

@@ -152,9 +152,8 @@ function placeEmergence() {
         ? figure("emergence-perplexity", "The same against perplexity, smaller to the right.") : null),
     make("div", { id: "emergence-table" }),
     make("p", { class: "quiet" }, "No line is fitted: a trend is a statement about models of one family. Largest feature: that " +
-      `of the first unit as the command lists them${stores.every(orderHeld) ? "" : " (- at other shares than those asked, " +
-      "where that order is not held)"}. Median |X|: over the positions that it hits, of its largest in any cell; ` +
-      "held of the features looked at closely."));
+      "of the first unit as the command lists them. Median |X|: over the positions that it hits, of its largest in any " +
+      "cell; held of the features looked at closely."));
 }
 
 /** A row for each model with what it is and what it answers at the place chosen. */
@@ -164,11 +163,11 @@ function emergenceRows() {
     Object.fromEntries(emergence.names.map((name, i) => [name, row[i]]))]));
   return stores.map((store, i) => {
     const { label } = store.facts, { family, total_parameters, perplexity } = held.get(label);
-    const first = orderKnown(store) ? listedUnits(i, answers[i].listed)[0] : undefined;
+    const first = listedUnits(answers[i].listed)[0];
     const view = first && store.features.find((one) => one.feature === first.feature);
     return { store: label, family, total_parameters, perplexity, outliers: answers[i].outliers, cells: answers[i].cells,
       largest: first ? String(first.feature) : "-",
-      critical: first && criticalKnown(store) ? sixFigures(magnitudeOf(first.critical, store.coverage.encoding)) : "-",
+      critical: first && !asked.by_count ? sixFigures(magnitudeOf(first.critical, store.coverage.encoding)) : "-",
       median: view ? valueText(view.median_magnitude[state.magnitude]) : "-" };
   });
 }

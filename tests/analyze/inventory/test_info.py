@@ -134,10 +134,11 @@ def test_info_is_asked_alone(noisy_store: Path, analyze: Command) -> None:
 def test_a_hostile_name_is_text_in_a_notebook(tmp_path: Path) -> None:
     name = '<script>alert("x")</script>&\u202e'
     write_store(tmp_path / "s.zarr", {"ln_attn": np.full((1, 1, 2, 2), 7, np.float32)}, model={"name": name})
-    from analyze import answer, ask
+    from analyze import answer, ask, overview
 
     (result,) = answer(tmp_path / "s.zarr", ask("6"))
-    for html in (result._repr_html_(), info(tmp_path / "s.zarr")._repr_html_()):
+    seen = overview(tmp_path / "s.zarr", "6,7", engine="peaks")
+    for html in (result._repr_html_(), info(tmp_path / "s.zarr")._repr_html_(), seen._repr_html_()):
         assert "<script" not in html
         assert "&lt;script&gt;alert(&quot;x&quot;)&lt;/script&gt;&amp;" in html
         assert html.count("<table>") == html.count("</table>") > 0

@@ -112,12 +112,17 @@ def test_features_say_where_they_live(noisy_store: Path) -> None:
 
 
 def test_peaks_alone_leave_out_what_takes_slices(noisy_store: Path) -> None:
-    store = overview(noisy_store, "6", engine="peaks").stores[0]
+    seen = overview(noisy_store, "6", engine="peaks")
+    store = seen.stores[0]
     for view in (store.curves, store.positions, store.quantisation):
         assert isinstance(view, Absent)
         assert "--engine peaks" in view.absent
         assert view.kind == "Not asked"
     assert not isinstance(store.saturation, Absent)
+    html = seen._repr_html_()
+    assert f">{store.sweep[0].outliers}</td>" in html
+    assert f">{store.features[0].feature}</td>" in html
+    assert ">curves, positions, quantisation</td>" in html
 
 
 def test_it_opens_where_something_counts(noisy_store: Path) -> None:

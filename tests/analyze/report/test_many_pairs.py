@@ -21,11 +21,17 @@ LADDER_BYTES = 90
 """For the critical magnitudes at all shares of a pair that can be listed. At full size it is 40."""
 
 
-@pytest.mark.slow
-def test_many_pairs_take_few_bytes_and_are_listed_exactly(browser: Browser, tmp_path: Path) -> None:
-    store = tmp_path / "many.zarr"
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of 512 features, of which half count at 6 in six sequences."""
+    store = tmp_path_factory.mktemp("many") / "many.zarr"
     write_peaks(store, "many", Dimensions(16, 6, 256, 512), share=0.5, seed=0)
-    seen = overview(store, "2:14:0.5")
+    return store
+
+
+@pytest.mark.slow
+def test_many_pairs_take_few_bytes_and_are_listed_exactly(browser: Browser, many: Path, tmp_path: Path) -> None:
+    store, seen = many, overview(many, "2:14:0.5")
     lists = unpacked(seen.stores[0].coverage.pairs)
     pairs, held, known = len(lists[2]), sum(lists[2]), len(lists[5])
     assert (pairs, seen.stores[0].coverage.pairs_exact) == (3072, "listed")
@@ -41,5 +47,20 @@ def test_many_pairs_take_few_bytes_and_are_listed_exactly(browser: Browser, tmp_
         choose(page, **places(seen, magnitude, layers, positions))
         (result,) = answer(store, ask(magnitude, layers=layers, positions=positions))
         assert result.outliers > 200
-        assert page.value(UNITS) == listed(result, critical=True)
+        assert page.value(UNITS) == listed(result)
+    page.close()
+
+
+@pytest.mark.slow
+def test_fifty_settings_of_a_majority_agree_with_the_command(browser: Browser, many: Path, tmp_path: Path) -> None:
+    seen = overview(many, "2:14:0.5", definition="majority")
+    write_report(seen, tmp_path / "report.html")
+    page = browser.page(tmp_path / "report.html")
+    page.until("document.body && document.body.dataset.ready")
+    assert agreeing(page, [many], seen, 10, definition="majority") > 20
+    for magnitude, layers, positions in (("2", "25%", "6%"), ("2", "5%", "1%"), ("3", "40%", "20%")):
+        choose(page, **places(seen, magnitude, layers, positions))
+        (result,) = answer(many, ask(magnitude, layers=layers, positions=positions, definition="majority"))
+        assert result.outliers > 200
+        assert page.value(UNITS) == listed(result)
     page.close()

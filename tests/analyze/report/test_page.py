@@ -81,34 +81,27 @@ def places(seen: Any, magnitude: str, layers: str, positions: str) -> dict[str, 
     }
 
 
-def listed(result: Result, *, critical: bool) -> list[list[str]]:
-    """The list that the command prints; without critical magnitudes, by peak."""
+def listed(result: Result) -> list[list[str]]:
+    """The list that the command prints."""
     texts: dict[str, Any] = {column.heading: column.text for column in FEATURE_COLUMNS}
     units = list(result.features(None))
     names = ["Feature", "Sequence", "L%", "S%", "Peak", "Critical magnitude"]
     if units and units[0].sequence is None:
         names.remove("Sequence")
-    if not critical:
-        units.sort(key=lambda unit: (-unit.peak, unit.sequence or 0, unit.feature))
-    rows = [[texts[name](unit) for name in names] for unit in units[:200]]
-    return rows if critical else [[*row[:-1], "-"] for row in rows]
+    return [[texts[name](unit) for name in names] for unit in units[:200]]
 
 
 def agreeing(page: Page, stores: list[Path], seen: Any, shares: int, **knobs: Any) -> int:
     """Hold the page's table and list against what the command prints; how many different tables there were."""
     different = set()
-    known = seen.stores[0].coverage.critical
     for place, (layers, positions, magnitudes) in enumerate(settings(str(knobs), shares)):
         question = ask(",".join(magnitudes), layers=layers, positions=positions, **knobs)
         results = [answer(store, question) for store in stores]
-        critical = known == "everywhere" or (known == "asked" and (layers, positions) == ("25%", "6%"))
         for i, magnitude in enumerate(magnitudes):
             choose(page, **places(seen, magnitude, layers, positions))
             expected = [[column.text(found[i]) for column in RESULT_COLUMNS] for found in results]
             assert page.value(ROWS) == expected, (magnitude, layers, positions)
-            assert page.value(UNITS) == listed(results[0][i], critical=critical), (magnitude, layers, positions)
-            said = page.value("document.getElementById('list-order').textContent")
-            assert (said == "as the command lists it") == (critical or known == "none")
+            assert page.value(UNITS) == listed(results[0][i]), (magnitude, layers, positions)
             different.add(str(expected))
         if len(stores) > 1 and place % 4 == 1:
             assert page.value(EMERGENCE) == emerging(stores, magnitude, layers, positions)
@@ -334,7 +327,8 @@ def test_zeros_long_names_and_nan_open_without_complaint(browser: Browser, tmp_p
     [
         {"definition": "llm-int8"},
         {"definition": "llm-int8-block"},
-        {"definition": "majority"},
+        {"definition": "majority", "positions_range": "1:"},
+        {"definition": "llm-int8", "layers_range": "1:"},
         {"definition": "majority", "position_coverage": "mean"},
         {"minimum_hits": 2, "positions_range": "1:"},
     ],
