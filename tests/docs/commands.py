@@ -6,7 +6,9 @@ import re
 import shlex
 from pathlib import Path
 
-__all__ = ["blocks", "commands", "made_small", "output_after", "shape"]
+__all__ = ["blocks", "commands", "fragments", "made_small", "output_after", "shape"]
+
+STARTS = ("capture ", "analyze ", "make ", "pip ", "source ")
 
 
 def blocks(page: Path) -> list[tuple[str, str]]:
@@ -15,11 +17,25 @@ def blocks(page: Path) -> list[tuple[str, str]]:
 
 
 def commands(page: Path) -> list[list[str]]:
-    """Every line of a block that is a command, as words, without comments and redirections."""
-    starts = ("capture ", "analyze ", "make ", "pip ", "source ")
+    """Every line of a block, and every piece of code in a sentence, that is a command: its words.
+
+    Without comments and redirections.
+    """
     lines = [line for language, text in blocks(page) if language == "" for line in text.splitlines()]
-    found = [shlex.split(line.split(" > ")[0], comments=True) for line in lines if line.startswith(starts)]
+    lines = [line for line in (*lines, *_inline(page)) if line.startswith(STARTS)]
+    found = [shlex.split(line.split(" > ")[0], comments=True) for line in lines]
     return list({tuple(words): words for words in found}.values())
+
+
+def fragments(page: Path) -> list[list[str]]:
+    """Code in sentences that is part of a command: its flags, or variables of make; as words."""
+    return [shlex.split(text) for text in _inline(page) if re.match(r"--[a-z]|[A-Z_]+=", text)]
+
+
+def _inline(page: Path) -> list[str]:
+    """Code in sentences, each on one line."""
+    prose = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    return [" ".join(text.split()) for text in re.findall(r"`([^`]+)`", prose)]
 
 
 def made_small(words: list[str]) -> list[str]:

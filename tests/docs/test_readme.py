@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from analyze.cli import build_parser as analyze_parser
 from analyze.cli import main as analyze_main
-from tests.docs.commands import blocks, commands, output_after, shape
+from capture.cli import build_parser as capture_parser
+from tests.docs.commands import blocks, commands, fragments, output_after, shape
 from tests.docs.conftest import DEMO, Documented
 
 ROOT = Path(__file__).parents[2]
@@ -19,9 +21,18 @@ README, STARTED = ROOT / "README.md", ROOT / "docs" / "getting-started.md"
 COMMANDS = list({tuple(words): words for page in (README, STARTED) for words in commands(page)}.values())
 
 
+EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+
+
 def of(command: str) -> list[list[str]]:
     """The commands of both pages that begin with a word."""
     return [words for words in COMMANDS if words[0] == command]
+
+
+def captures() -> list[list[str]]:
+    """The captures of both pages, and those that ``make table`` makes with the flags that they give it."""
+    flags = [word.removeprefix("CAPTURE_FLAGS=").split() for words in of("make") for word in words if "_FLAGS=" in word]
+    return of("capture") + [["capture", "--model", "qwen3-30b", *some] for some in flags]
 
 
 def tree() -> set[str]:
@@ -56,11 +67,14 @@ def test_the_tree_names_every_module() -> None:
     assert not [name for name in named if not (ROOT / name).exists()]
 
 
-@pytest.mark.parametrize("words", of("capture"), ids=" ".join)
+@pytest.mark.parametrize("words", captures(), ids=" ".join)
 def test_every_capture_runs(words: list[str], documented: Documented, tmp_path: Path) -> None:
     """Against a Hub on this machine, over two sequences; README's demonstration was run when the stores were made."""
     if words == DEMO:
         assert (documented.folder / "runs" / "smollm2-135m.zarr").is_dir()
+        return
+    if "--help" in words:
+        assert documented.process.run("--help").out.startswith("usage: capture")
         return
     ran = documented.capture(words, tmp_path / "run.zarr")
     assert ran.status == 0, ran.err
@@ -86,11 +100,29 @@ def test_every_target_of_make_is_there() -> None:
 
 
 def test_every_extra_that_is_named_exists() -> None:
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     for page in (README, STARTED):
         named = re.findall(r"\.\[(\w+)\]", page.read_text(encoding="utf-8"))
         assert named
-        assert set(named) <= set(extras)
+        assert set(named) <= set(EXTRAS)
+
+
+def test_what_is_installed_and_activated_is_there() -> None:
+    """Not run: pip would change what the tests run in."""
+    for words in of("pip"):
+        assert words[:2] == ["pip", "install"]
+        assert re.fullmatch(rf"\.(\[({'|'.join(EXTRAS)})\])?", words[2]), words
+    made = re.search(r"^VENV \?= (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert made is not None
+    assert of("source") == [["source", f"{made[1]}/bin/activate"]]
+
+
+def test_flags_and_variables_in_sentences_exist() -> None:
+    options = {option for parser in (analyze_parser(), capture_parser()) for option in parser._option_string_actions}
+    variables = re.findall(r"^([A-Z_]+) \?=", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    for words in [words for page in (README, STARTED) for words in fragments(page)]:
+        for word in words:
+            assert not word.startswith("--") or word.partition("=")[0] in options, words
+            assert "=" not in word or word.startswith("--") or word.partition("=")[0] in variables, words
 
 
 def test_every_line_of_a_block_of_commands_is_known() -> None:
