@@ -50,8 +50,17 @@ def statistics(
     if isinstance(names, Mapping):
         asked = [_named(name, parameters) for name, parameters in names.items()]
     else:
-        asked = [_named(n, {}) if isinstance(n, str) else n for n in ([names] if isinstance(names, str) else names)]
+        several = [names] if isinstance(names, str) else names
+        asked = [_named(one, {}) if isinstance(one, str) else _given(one) for one in several]
     return measure(opened(run), asked, selection, **options)
+
+
+def _given(given: Any) -> Statistic:
+    from analyze.statistics.statistic import Statistic
+
+    if not isinstance(given, Statistic):
+        raise InputError(f"{given!r} is no statistic: give its name, such as 'moments'")
+    return given
 
 
 def _named(name: str, parameters: Mapping[str, Any]) -> Statistic:

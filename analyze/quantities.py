@@ -22,6 +22,7 @@ __all__ = [
     "Share",
     "ShareWords",
     "counted",
+    "decimal_list",
     "decimal_text",
     "magnitude_words",
     "parse_magnitudes",
@@ -217,6 +218,17 @@ def _magnitude(text: str, whole: str) -> Fraction:
 
 def _shown(text: str) -> str:
     return repr(text if len(text) <= 40 else text[:37] + "...")
+
+
+def decimal_list(given: Any, what: str) -> tuple[str, ...]:
+    """``given`` as text, each a decimal as it would be typed; raises InputError for what is no list of them.
+
+    >>> decimal_list([6, 6.1, "7.50"], "magnitudes")
+    ('6', '6.1', '7.50')
+    """
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise InputError(f"{what}={given!r} is no list of them: write {what}=({given!r},)")
+    return tuple(_number_words(one) if isinstance(one, Real | Decimal) else one for one in given)
 
 
 def require_decimals(texts: Iterable[object], what: str, most: Fraction | None = None) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict, dataclass
+from numbers import Integral
 from typing import Any
+
+from schemas.errors import InputError
 
 __all__ = ["DEFAULT_RESOURCES", "Resources", "whole"]
 
@@ -24,13 +27,17 @@ class Resources:
     cache: bool = True
 
     def __post_init__(self) -> None:
-        """Raise InputError for no threads or no memory."""
+        """Raise InputError for no threads or no memory, and for what is no number of them."""
         for name in ("memory_limit", "threads"):
             amount = getattr(self, name)
+            if amount is not None and not isinstance(amount, Integral):
+                raise InputError(f"{name}={amount!r} is no whole number: give one, or leave it out for the default")
             if amount is not None and amount < 1:
-                from schemas.errors import InputError  # NumPy comes with it, which --help does without
-
                 raise InputError(f"{name}={amount} is too few: give at least 1, or leave it out for the default")
+        if not isinstance(self.scheduler, str | None):
+            raise InputError(
+                f"scheduler={self.scheduler!r} is no address: write it as 'tcp://HOST:PORT', or a file's name"
+            )
 
     @property
     def processors(self) -> int:
@@ -49,8 +56,6 @@ DEFAULT_RESOURCES = Resources()
 
 def whole(resources: Resources) -> Resources:
     """The same, for an answer that has no way to say what it left out; raises InputError where damage is skipped."""
-    from schemas.errors import InputError  # NumPy comes with it, which --help does without
-
     if resources.skip_corrupt:
         raise InputError("--skip-corrupt goes with counts and criteria: this table must be of all the data")
     return resources

@@ -7,6 +7,8 @@ import pkgutil
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from schemas.errors import InputError
+
 if TYPE_CHECKING:
     from analyze.evaluation.criterion import Criterion
 
@@ -32,8 +34,6 @@ def load_criterion(name: str) -> Criterion:
     if name not in known:
         import difflib
 
-        from schemas.errors import InputError  # which brings zarr, that the names alone do not need
-
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
         meant = f"did you mean {' or '.join(near)}? All of them" if near else "there are"
         raise InputError(f"no criterion is called {name!r}; {meant}: {', '.join(known)}")
@@ -50,8 +50,6 @@ def written_names(criteria: str | Iterable[str]) -> list[str]:
     given = criteria.split(",") if isinstance(criteria, str) else list(criteria)
     names = [name.strip() if isinstance(name, str) else "" for name in given]
     if not names or not all(names):
-        from schemas.errors import InputError
-
         raise InputError(f"--criteria {criteria!r} has an empty name: write them as massive,kurtosis, or all")
     return names
 

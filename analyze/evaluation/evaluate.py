@@ -46,7 +46,7 @@ def evaluate_criteria(
     ``left_out`` why a tensor is not among them. ``options`` are those of ``measure``.
 
     Raises InputError for a criterion that there is not, and StoreError for one whose data was not captured, naming
-    the flag that captures it; ``all`` leaves such a criterion out.
+    the flag that captures it; ``all`` leaves such a criterion out, and with ``skip_corrupt`` one whose data is damaged.
 
     >>> found = evaluate_criteria("runs/tiny.zarr", "kurtosis,systematic-channels")
     >>> found["kurtosis"].kurtosis.sel(tensor="ln_mlp").values.round(3).tolist()
@@ -57,8 +57,9 @@ def evaluate_criteria(
     run = opened(store)
     names = written_names(criteria)
     wanted = criteria_named(names)
+    chosen = choose(run, selection, slices=False)  # what no criterion can be evaluated of is told once
     if selection.in_gain_units:
-        require_gains(run, choose(run, selection))
+        require_gains(run, chosen)
     tensors_of = functools.cache(lambda kinds: find_tensors(run, choose(run, selection), kinds))
     lenient = "all" in names
     answers: dict[str, xr.Dataset] = {}
@@ -71,7 +72,7 @@ def evaluate_criteria(
             else:
                 sliced.append((criterion, *_prepared(run, criterion, selection, tensors_of)))
         except StoreError as error:
-            if not lenient:
+            if not lenient or (isinstance(error, CorruptChunkError) and not options.get("skip_corrupt", False)):
                 raise
             absent.append(f"No {criterion.name}: {error}")
     if not answers and not sliced:
@@ -84,7 +85,7 @@ def evaluate_criteria(
     for criterion, tensors, reasons in sliced:
         answers[criterion.name] = _evaluated(criterion, measured, tensors, reasons)
     common = {"store": os.fspath(run.path), "model": run.info.model.name, "absent": absent}
-    nonfinite, unread = _nonfinite(run, choose(run, selection, slices=False), options.get("skip_corrupt", False))
+    nonfinite, unread = _nonfinite(run, chosen, options.get("skip_corrupt", False))
     for answer in answers.values():
         of_values = "tensor" in answer.dims
         answer.attrs |= {**common, "nonfinite": nonfinite if of_values else 0}

@@ -32,12 +32,12 @@ def add_pass_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def resources_of(arguments: argparse.Namespace) -> Resources:
-    """What the flags say; raises InputError for a size that is none, or less than this process has taken already.
+    """What the flags say; raises InputError for a size that is none or taken already, or no scheduler's address.
 
     So that what cannot be is refused also where the answer was kept, and takes no pass.
     """
     from analyze.memory import bytes_text, limit_text, parse_bytes, resident_bytes
-    from analyze.statistics.scheduler import names_file
+    from analyze.statistics.scheduler import scheduler_address
     from schemas.errors import InputError
 
     limit = None if arguments.memory_limit is None else parse_bytes(arguments.memory_limit)
@@ -46,8 +46,8 @@ def resources_of(arguments: argparse.Namespace) -> Resources:
             f"--memory-limit {limit_text(limit)} is too small: Python and its libraries have taken {bytes_text(taken)} "
             "before any pass. Give more, for example 1GB"
         )
-    if arguments.scheduler:
-        names_file(arguments.scheduler)
+    if arguments.scheduler is not None:
+        scheduler_address(arguments.scheduler)
     return Resources(
         memory_limit=limit,
         scheduler=arguments.scheduler,

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from analyze.flags.passes import resources_of
+from schemas.errors import InputError
 
 if TYPE_CHECKING:
     from analyze.progress import Progress
@@ -57,8 +58,6 @@ def view_tables(
     arguments: argparse.Namespace, stores: Sequence[str], knobs: Mapping[str, Any], progress: Progress
 ) -> list[Table]:
     """The tables of the views asked for. ``knobs``: those of ``analyze.ask``."""
-    from schemas.errors import InputError  # NumPy comes with it, which --help does without
-
     asked = asked_views(arguments)
     if arguments.features is not None and asked != ["diff"]:
         raise InputError(f"--features lists features of the counts, or of --diff; --{asked[0]} has none: leave it out")

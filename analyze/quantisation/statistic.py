@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 from fractions import Fraction
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -12,11 +13,14 @@ import numpy.typing as npt
 
 from analyze.quantisation.calls import Calls, columns_by_call, joined_calls, sizes_within
 from analyze.quantisation.errors import Distinct, tensor_errors
-from analyze.quantisation.formats import FORMATS, Format
+from analyze.quantisation.formats import FORMATS, Format, chosen_formats
 from analyze.quantisation.tensor import Settings
 from analyze.statistics.piece import Piece
+from analyze.statistics.selection import Chosen
 from analyze.statistics.statistic import Context, Key, Partial, Partials, Statistic
 from schemas.bits import ENCODINGS, decode, threshold_bits
+from schemas.errors import InputError
+from schemas.run import Run
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -66,6 +70,14 @@ class Quantisation(Statistic):
         """What the kernels take: the threshold as the smallest float32 that is not below it."""
         pattern = threshold_bits(Fraction(self.alpha), ENCODINGS["float32"])
         return Settings(self.group_size, np.float32(np.array(pattern, np.uint32).view(np.float32)))
+
+    def check(self, run: Run, chosen: Chosen) -> None:
+        if isinstance(self.formats, str) or not chosen_formats(self.formats):
+            raise InputError(f"formats={self.formats!r} is no list of formats: name at least one, as ('mxfp4',)")
+        if not (isinstance(self.group_size, Integral) and self.group_size > 0):
+            raise InputError(
+                f"group_size={self.group_size!r} is no number of features: give 1 or more, for example 128"
+            )
 
     def chunk(self, piece: Piece) -> Partial:
         settings = self.settings

@@ -15,8 +15,6 @@ import json
 import os
 import time
 import uuid
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -38,7 +36,7 @@ __all__ = ["Cache", "cache_folders", "store_identity"]
 
 Arrays = dict[str, npt.NDArray[Any]]
 
-_FORMAT = 3
+_FORMAT = 4
 _SETTLED_NANOSECONDS = 100_000_000
 """A store that changed less than this ago may change again within the same tick of the clock of its file system."""
 
@@ -71,9 +69,7 @@ class Cache:
         if self._identity is None:
             return None
         for folder in cache_folders(self._run.path):
-            with contextlib.suppress(
-                OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error
-            ):
+            with contextlib.suppress(Exception):  # whatever zipfile and NumPy make of a damaged file
                 return _read(folder / self._name(definition), self._key(definition))
         return None
 
@@ -93,6 +89,7 @@ class Cache:
             "format": _FORMAT,
             "code": self._code,
             "store": self._identity,
+            "run": _digest(self._run.info.model_dump_json()),  # which was read before the identity was taken
             "chosen": asdict(self._chosen),
             "definition": definition,
         }
@@ -198,15 +195,15 @@ def _write(file: Path, key: str, arrays: Arrays) -> None:
     draft = file.with_name(f"{uuid.uuid4().hex}.partial")
     try:
         with open(draft, "wb") as stream:
-            np.savez(stream, allow_pickle=False, key=np.array(key), **arrays)
+            np.savez(stream, allow_pickle=False, key=np.array(key), names=np.array(sorted(arrays)), **arrays)
         os.replace(draft, file)
     finally:
         draft.unlink(missing_ok=True)
 
 
 def _read(file: Path, key: str) -> Arrays:
-    """The arrays in ``file``; raises where there is none, or they are not those of ``key``."""
+    """The arrays in ``file``; raises where there is none, or they are not those of ``key``, or not all of them."""
     with open(file, "rb") as stream, np.load(stream, allow_pickle=False) as held:
         if str(held["key"]) != key:
             raise KeyError(key)
-        return {name: held[name] for name in held.files if name != "key"}
+        return {name: held[name] for name in held["names"].tolist()}

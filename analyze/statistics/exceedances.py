@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from analyze.quantities import decimal_text, require_decimals
+from analyze.quantities import decimal_list, decimal_text, require_decimals
 from analyze.statistics.hits import hits_of, threshold_patterns
 from analyze.statistics.peak_reduction import reduce_piece
 from analyze.statistics.piece import Piece
@@ -28,7 +28,7 @@ __all__ = ["Exceedances"]
 
 @dataclass(frozen=True)
 class Exceedances(Statistic):
-    """Hits by cell and feature at ``magnitudes``, which are decimals as text, each once.
+    """Hits by cell and feature at ``magnitudes``, decimals as text or numbers.
 
     Result: ``hits`` (site, layer, feature, magnitude) int64, summed over sequences and positions; ``rows`` (site,
     layer) int64, how many values of each feature were looked at. A hit at m is ``|x| >= m`` in real arithmetic: NaN
@@ -39,6 +39,9 @@ class Exceedances(Statistic):
 
     name: ClassVar[str] = "exceedances"
     bytes_per_value: ClassVar[int] = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "magnitudes", decimal_list(self.magnitudes, "magnitudes"))
 
     @property
     def least_magnitude(self) -> Fraction | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from analyze.quantities import require_decimals
+from analyze.quantities import decimal_list, require_decimals
 from analyze.statistics.piece import Piece
 from analyze.statistics.selection import Chosen
 from analyze.statistics.statistic import Context, Key, Partial, Partials, Statistic
@@ -37,7 +37,7 @@ class Magnitudes(Statistic):
     Result: ``quantile`` (site, layer, probability) float64, interpolated as NumPy's ``linear`` does, in fractions,
     rounded once; ``count`` (site, layer) int64, values that are not NaN; with ``histogram``, of a 16-bit encoding also
     ``histogram`` (site, layer, pattern) int64 of the sign-cleared patterns up to infinity's. ``probabilities`` are
-    decimals as text. float32 takes a second pass, for the low bits within the bins that hold a wanted rank.
+    decimals as text or numbers. float32 takes a second pass, for the low bits within the bins that hold a wanted rank.
     """
 
     probabilities: tuple[str, ...] = ("0.5",)
@@ -45,6 +45,9 @@ class Magnitudes(Statistic):
 
     name: ClassVar[str] = "magnitudes"
     bytes_per_value: ClassVar[int] = 12
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "probabilities", decimal_list(self.probabilities, "probabilities"))
 
     def check(self, run: Run, chosen: Chosen) -> None:
         if chosen.in_gain_units:

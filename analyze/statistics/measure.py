@@ -21,7 +21,7 @@ from analyze.statistics.scheduler import Scheduler, open_scheduler
 from analyze.statistics.selection import EVERYTHING, Chosen, Selection, choose
 from analyze.statistics.statistic import Context, Key, Partial, Reduction, Statistic
 from analyze.statistics.work import Excluded, merged
-from schemas.errors import StoreError
+from schemas.errors import InputError, StoreError
 from schemas.run import Run
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def measure(
     """
     names = [statistic.name for statistic in statistics]
     if len(set(names)) < len(names):
-        raise ValueError(f"statistics with one name: {', '.join(sorted(names))}")
+        raise InputError(f"statistics with one name: {', '.join(sorted(names))}")
     resources = Resources(memory_limit, threads, scheduler, skip_corrupt)
     chosen = choose(run, selection)
     for statistic in statistics:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +25,8 @@ TOKEN_CLASSES = ("special", "first", "rest")
 class Selection:
     """What is asked for; None takes all. Of sites, None is every one that is stored by itself, without the residual.
 
-    ``positions``: from the first to before the second, None for the end. ``tokens``: one of ``TOKEN_CLASSES``.
+    ``sites``, ``layers`` and ``sequences`` may be any list of them, each once. ``positions``: from the first to before
+    the second, None for the end. ``tokens``: one of ``TOKEN_CLASSES``.
     ``in_gain_units``: values are divided by the gain of the norm that made them. ``partial``: of a store that is not
     finished, its complete sequences.
     """
@@ -68,14 +72,12 @@ class Chosen:
 def choose(run: Run, selection: Selection = EVERYTHING, *, slices: bool = True) -> Chosen:
     """What ``selection`` is of ``run``.
 
-    Raises InputError for a site, layer, sequence, position or token class that the run has not, StoreError where its
-    slices were not kept (unless they are not read: ``slices=False``), or it is partial and that was not asked for.
+    Raises InputError for a site, layer, sequence, position or token class that the run has not or that is named twice,
+    StoreError where its slices were not kept (unless they are not read: ``slices=False``), or it is partial and that
+    was not asked for.
     """
     d = run.dimensions
-    for name, numbers in (("sites", selection.sites), ("layers", selection.layers), ("sequences", selection.sequences)):
-        if numbers is not None and not len(numbers):
-            raise InputError(f"{name}={numbers!r} chooses none: name at least one, or leave it out for all")
-    sites = chosen_sites(run, selection.sites)
+    sites = chosen_sites(run, None if selection.sites is None else _each_once("sites", selection.sites))
     arrays = tuple(run.info.site_array(site) for site in sites)
     for array in arrays:
         if slices and array not in run:
@@ -83,16 +85,15 @@ def choose(run: Run, selection: Selection = EVERYTHING, *, slices: bool = True) 
                 f"{run.path} holds peaks only, no slices of {array!r}: capture the model again with --keep slices"
             )
     complete = analysed_sequences(run, selection.partial or selection.sequences is not None)
-    sequences = complete if selection.sequences is None else selection.sequences
+    sequences = complete if selection.sequences is None else _numbers("sequences", selection.sequences)
     for sequence in sequences:
         _require_within("sequence", sequence, d.sequences)
         if sequence not in complete:
             raise StoreError(f"sequence {sequence} of {run.path} is not complete: finish it: {run.finishing_command()}")
-    layers = tuple(range(d.layers)) if selection.layers is None else selection.layers
+    layers = tuple(range(d.layers)) if selection.layers is None else _numbers("layers", selection.layers)
     for layer in layers:
         _require_within("layer", layer, d.layers)
-    start, stop = selection.positions or (0, None)
-    stop = d.positions if stop is None else stop
+    start, stop = (0, d.positions) if selection.positions is None else _ends(selection.positions, d.positions)
     if not 0 <= start < stop <= d.positions:
         raise InputError(f"positions {start}:{stop} are none of {run.path}, whose sequences have {d.positions:,}")
     if selection.tokens is not None and selection.tokens not in TOKEN_CLASSES:
@@ -112,6 +113,36 @@ def chosen_sites(run: Run, sites: tuple[str, ...] | None) -> tuple[str, ...]:
         if site not in run.info.sites:
             raise InputError(f"{run.path} has no site {site!r}; it has: {', '.join(run.info.sites)}")
     return tuple(sites)
+
+
+def _each_once(name: str, given: Any) -> tuple[Any, ...]:
+    """``given`` as a tuple; raises InputError where it is no list, is empty, or has one twice."""
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise InputError(f"{name}={given!r} is no list of {name}: write {name}=({given!r},)")
+    listed = tuple(given)
+    if not listed:
+        raise InputError(f"{name}={given!r} chooses none: name at least one, or leave it out for all")
+    twice = next((one for one in listed if listed.count(one) > 1), None)
+    if twice is not None:
+        raise InputError(f"{name}={given!r} has {twice!r} twice: name each once")
+    return listed
+
+
+def _numbers(name: str, given: Any) -> tuple[int, ...]:
+    """The same of whole numbers."""
+    listed = _each_once(name, given)
+    for one in listed:
+        if not isinstance(one, Integral):
+            raise InputError(f"{name}={given!r} has {one!r}, which is no whole number")
+    return tuple(map(int, listed))
+
+
+def _ends(given: Any, total: int) -> tuple[int, int]:
+    """The first position of ``given`` and the one after its last; raises InputError where it is no such pair."""
+    ends = tuple(given) if isinstance(given, tuple | list) else ()
+    if len(ends) != 2 or not all(isinstance(end, Integral) for end in (ends[0], total if ends[1] is None else ends[1])):
+        raise InputError(f"positions={given!r} is no pair: write positions=(START, STOP), None for the end: (1, None)")
+    return int(ends[0]), total if ends[1] is None else int(ends[1])
 
 
 def _require_within(noun: str, number: int, size: int) -> None:

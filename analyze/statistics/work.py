@@ -49,6 +49,13 @@ class Found:
         kept = tuple(held if want else {} for held, want in zip(self.partials, wanted, strict=True))
         return Found(kept, self.excluded if sequence else ())
 
+    def take_in(self, statistics: Sequence[Reduction], more: Found) -> None:
+        """Combine ``more``, which is not changed, with what is held, after it."""
+        self.excluded += more.excluded
+        for statistic, held, others in zip(statistics, self.partials, more.partials, strict=True):
+            for key, partial in others.items():
+                held[key] = statistic.combine(held[key], partial) if key in held else partial
+
 
 @lru_cache(maxsize=2)
 def _reader(place: Place, chosen: Chosen, number: str) -> CellReader:
@@ -88,17 +95,16 @@ class Task:
         reader = _reader(self.place, self.chosen, self.number)
         found = Found(tuple({} for _ in self.statistics))
         for site, array, layer in block.cells:
-            try:
-                if self.skip_corrupt:
-                    for rows in reader.parts(array, block.sequence):
-                        piece = reader.piece(site, array, layer, block.sequence, rows)
-                        for name in {name for statistic in self.statistics for name in statistic.beside}:
-                            piece.beside(name)
+            if not self.skip_corrupt:
                 self._take(reader, site, array, layer, block.sequence, found)
+                continue
+            own = Found(tuple({} for _ in self.statistics))  # nothing of a cell counts if any of it cannot be read
+            try:
+                self._take(reader, site, array, layer, block.sequence, own)
             except CorruptChunkError as error:
-                if not self.skip_corrupt:
-                    raise
                 found.excluded += (Excluded(site, layer, block.sequence, str(error)),)
+                continue
+            found.take_in(self.statistics, own)
         return found
 
     @property
@@ -145,11 +151,7 @@ def _decodes_blocks() -> bool:
 
 def merged(statistics: Sequence[Reduction], several: Iterable[Found]) -> Found:
     """All of them together, in their order; none is changed."""
-    partials: tuple[dict[Key, Partial], ...] = tuple({} for _ in statistics)
-    excluded: tuple[Excluded, ...] = ()
+    total = Found(tuple({} for _ in statistics))
     for found in several:
-        excluded += found.excluded
-        for statistic, held, more in zip(statistics, partials, found.partials, strict=True):
-            for key, partial in more.items():
-                held[key] = statistic.combine(held[key], partial) if key in held else partial
-    return Found(partials, excluded)
+        total.take_in(statistics, found)
+    return total

@@ -272,10 +272,22 @@ def test_what_cannot_be_asked(noisy_store: Path, tmp_path: Path) -> None:
         (lambda run: statistics(run, "moments", layers=()), r"layers=\(\) chooses none"),
         (lambda run: statistics(run, "moments", sequences=()), r"sequences=\(\) chooses none"),
         (lambda run: statistics(run, "moments", sites=()), r"sites=\(\) chooses none"),
+        (lambda run: statistics(run, "moments", sequences=(0, 0)), r"sequences=\(0, 0\) has 0 twice: name each once"),
+        (lambda run: statistics(run, "moments", sites=("ln_attn",) * 2), "has 'ln_attn' twice"),
+        (lambda run: statistics(run, "moments", sites="ln_attn"), r"is no list of sites: write sites=\('ln_attn',\)"),
+        (lambda run: statistics(run, "moments", layers=1), r"layers=1 is no list of layers: write layers=\(1,\)"),
+        (lambda run: statistics(run, "moments", layers=[0.5]), "has 0.5, which is no whole number"),
+        (lambda run: statistics(run, "moments", positions=(3,)), r"is no pair: write positions=\(START, STOP\)"),
         (lambda run: statistics(run, "moments", threads=-1), "threads=-1 is too few: give at least 1"),
         (lambda run: statistics(run, {"magnitudes": {"probabilities": ("abc",)}}), "quantile at 'abc' is no decimal"),
         (lambda run: statistics(run, {"exceedances": {"magnitudes": ("1/3",)}}), "magnitude '1/3' is no decimal"),
         (lambda run: statistics(run, {"exceedances": {"magnitudes": ("-1",)}}), "no magnitude -1: it is 0 or more"),
+        (lambda run: statistics(run, {"exceedances": {"magnitudes": "12"}}), "magnitudes='12' is no list of them"),
+        (lambda run: statistics(run, {"quantisation": {"formats": ("mxfp9",)}}), "nearest: mxfp4"),
+        (lambda run: statistics(run, {"quantisation": {"group_size": 0}}), "group_size=0 is no number of features"),
+        (lambda run: statistics(run, [6]), "6 is no statistic: give its name"),
+        (lambda run: statistics(run, "moments", memory_limit="1GB"), "memory_limit='1GB' is no whole number"),
+        (lambda run: statistics(run, "moments", scheduler=8786), "scheduler=8786 is no address"),
         (lambda run: null(run, seed=-1), "seed -1 is not one: give a whole number from 0"),
         (lambda run: saturation(run, seed=0.5), "seed 0.5 is not one"),
         (lambda run: render([], "foo"), "no output format is called 'foo'; there are: table, json"),
@@ -315,6 +327,10 @@ def test_statistics_are_asked_by_name_whatever_was_imported(noisy_store: Path) -
         found = call(noisy_store, asked, sites=("ln_attn",), cache=False)
         assert set(found) == set(asked)
         assert found["exceedances"].site.values.tolist() == ["ln_attn"]
+    asked["exceedances"] = {"magnitudes": [6, 6.1]}
+    some = statistics(noisy_store, asked, layers=[1, 0], positions=[1, None], cache=False)
+    assert some["moments"].layer.values.tolist() == [1, 0]
+    assert some["exceedances"].magnitude.values.tolist() == ["6", "6.1"]
     with pytest.raises(InputError, match="no statistic is called 'moment'; did you mean moments"):
         statistics(noisy_store, "moment")
     with pytest.raises(InputError, match="statistic exceedances: missing 1 required"):

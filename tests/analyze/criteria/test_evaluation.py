@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -257,3 +258,33 @@ def test_a_corrupt_cell_is_named_or_left_out_and_told(tmp_path: Path) -> None:
     assert np.isnan(top.sel(sequence=1)).all()
     (table, _) = criterion_tables(found)
     assert "Left out as corrupt: ln_mlp, layer 2, sequence 1." in table.notes
+
+
+def test_a_cell_is_left_out_of_every_criterion_where_what_lies_beside_it_is_damaged(tmp_path: Path) -> None:
+    """The norm's statistics are read for the residual alone, after other criteria have had the cell."""
+    made = make_mixture(tmp_path / "d.zarr")
+    chunk = made.path / "ln_mlp_rms/c.0.1.0"
+    chunk.write_bytes(chunk.read_bytes()[:-3])
+    found = evaluate_criteria(made.path, "variance,massive", skip_corrupt=True, cache=False)["variance"]
+    assert found.attrs["excluded"] == [f"ln_mlp, layer {layer}, sequence 1" for layer in range(LAYERS)]
+    x = np.concatenate([made.sites["ln_mlp"][2, q] for q in (0, 2)]).astype(np.float64)
+    close(found.variance.sel(tensor="ln_mlp", layer=2), x.var(axis=0))
+
+
+def test_all_leaves_out_what_was_not_captured_and_nothing_that_is_damaged(mixture: Made, tmp_path: Path) -> None:
+    path = tmp_path / "m.zarr"
+    shutil.copytree(mixture.path, path)
+    chunk = path / "expert_peak/c.0.1.0"
+    chunk.write_bytes(chunk.read_bytes()[:-3])
+    with pytest.raises(CorruptChunkError, match=r"expert_peak/c\.0\.1\.0"):
+        evaluate_criteria(path, "all", cache=False)
+    found = evaluate_criteria(path, "all", Selection(sites=("ln_mlp",), layers=(1,)), skip_corrupt=True, cache=False)
+    assert "super-experts" not in found
+    assert "expert_peak/c.0.1.0 (sequence 1) is damaged" in found["kurtosis"].attrs["absent"][0]
+
+
+def test_why_nothing_can_be_evaluated_is_told_once(tmp_path: Path) -> None:
+    write_store(tmp_path / "p.zarr", {"ln_mlp": np.ones((2, 2, 3, 4), np.float32)}, complete=False)
+    with pytest.raises(StoreError) as refused:
+        evaluate_criteria(tmp_path / "p.zarr", "all")
+    assert str(refused.value).count("is partial") == 1

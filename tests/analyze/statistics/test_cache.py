@@ -131,13 +131,17 @@ def test_a_store_that_changes_during_the_pass_is_not_kept(
     assert passes == [1, 1]
 
 
-@pytest.mark.parametrize("harm", ["empty", "short", "flipped", "other"])
+@pytest.mark.parametrize("harm", ["empty", "short", "flipped", "other", "packed", "renamed"])
 def test_a_damaged_file_is_as_good_as_none(store: Path, passes: list[int], harm: str) -> None:
     first = measure(Run(store), [Moments()])["moments"]
     (file,) = next(cache_folders(str(store))).iterdir()
-    data = bytearray(file.read_bytes())
+    whole = file.read_bytes()
+    data = bytearray(whole)
     data[len(data) // 2] ^= 1
-    file.write_bytes({"empty": b"", "short": bytes(data[:50]), "flipped": bytes(data), "other": b"text"}[harm])
+    packed = bytearray(whole)
+    packed[whole.index(b"PK\1\2") + 10] ^= 64  # the method of compression that the archive's directory says
+    harmed = {"short": whole[:50], "flipped": bytes(data), "packed": bytes(packed), "empty": b"", "other": b"text"}
+    file.write_bytes({**harmed, "renamed": whole.replace(b"v1.npy", b"v~.npy")}[harm])
     assert measure(Run(store), [Moments()])["moments"].identical(first)
     assert passes == [1, 1]
 

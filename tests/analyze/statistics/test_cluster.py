@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -117,14 +119,47 @@ def test_workers_read_the_very_same_store_or_say_that_they_do_not(
     ("where", "words"),
     [
         ("tcp://127.0.0.1:9", "--scheduler tcp://127.0.0.1:9 cannot be reached"),
+        ("foo://127.0.0.1:9", "cannot be reached (unknown address scheme 'foo'"),
         ("there/scheduler.json", "--scheduler there/scheduler.json: there is no such file"),
+        ("nonsense", "--scheduler nonsense is no address of a scheduler: write it as tcp://HOST:PORT"),
+        ("", "--scheduler '' is no address"),
+        ("tcp://host:65536", "is no address"),
     ],
 )
 def test_a_scheduler_that_is_not_there_is_named(
     analyze: Command, store: Path, monkeypatch: pytest.MonkeyPatch, where: str, words: str
 ) -> None:
-    monkeypatch.setattr("analyze.statistics.scheduler._PATIENCE_SECONDS", 1)
-    status, out, err = analyze("--store", store, "--engine", "slices", "--scheduler", where)
+    monkeypatch.setattr("analyze.statistics.scheduler._PATIENCE_SECONDS", 0.3)
+    _require_refused(analyze("--store", store, "--engine", "slices", "--scheduler", where), words)
+
+
+@pytest.mark.parametrize(
+    ("contents", "words"),
+    [("", "it holds no address"), ("[1]", "it holds no address"), ('{"address": "x"}', "holds 'x', which is no addr")],
+)
+def test_a_file_that_is_no_schedulers_is_named(
+    analyze: Command, store: Path, tmp_path: Path, contents: str, words: str
+) -> None:
+    (tmp_path / "some.json").write_text(contents)
+    asked = ("--store", store, "--engine", "slices", "--scheduler", tmp_path / "some.json")
+    _require_refused(analyze(*asked), words)
+
+
+def test_what_speaks_otherwise_than_a_scheduler_is_told_in_time(
+    analyze: Command, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a dashboard's port does, the one beside the scheduler's: distributed's client waits there without end."""
+    monkeypatch.setattr("analyze.statistics.scheduler._PATIENCE_SECONDS", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        where = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
+        found = analyze("--store", store, "--engine", "slices", "--scheduler", where)
+    _require_refused(found, f"{where} cannot be reached (what takes the connection is no Dask scheduler")
+
+
+def _require_refused(found: tuple[int, str, str], words: str) -> None:
+    """One message, with ``words`` and what to start, and no traceback of what was left half open."""
+    status, out, err = found
+    gc.collect()
     assert (status, out) == (2, "")
     assert words in err
     assert "dask scheduler" in err
