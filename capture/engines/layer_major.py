@@ -6,9 +6,9 @@ and read ahead here; cells are committed here, and what is needed to go on after
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from types import TracebackType
 from typing import Any, Protocol
 
 import torch
@@ -52,17 +52,15 @@ def run_layers(
 ) -> None:
     """Take ``passages`` through the layers of ``weights`` that they have not been through, their sites into ``sink``.
 
-    Memory holds two layers: the one that computes and the next, which is read only after the one before was released.
+    Memory holds two layers: the one that computes and the next, read into what the one before has left.
     A layer begins when all before it would survive a crash. Runs in the caller's inference mode and
     within its ``observation``. Raises CaptureError where a site does not fire exactly once.
     """
     last = plan.dimensions.layers - 1
     order = range(min(passage.done for passage in passages), last + 1)
-    with ExitStack() as stack:
-        give_back = stack.enter_context(keep_small_blocks())
-        wait_for = stack.enter_context(_read_ahead(weights, order))
+    with keep_small_blocks() as give_back, _ReadAhead(weights, order) as layers:
         for index in order:
-            wait_for(index)
+            layers.wait_for(index)
             for passage in passages:
                 if passage.done > index:
                     continue
@@ -78,28 +76,47 @@ def run_layers(
                 with keep_any_block():  # those of logits; no layer is read beside them any more
                     loss = token_nll(weights.model, passage.token_id, output, plan.loss_block_positions)
                 sink.finish(loss)
-            weights.release_layer(index)
+            layers.release(index)
             give_back()
             sink.settle().result()
 
 
-@contextmanager
-def _read_ahead(weights: LayerWeights, order: range) -> Iterator[Callable[[int], None]]:
-    """Gives ``wait_for(index)``: returns when that layer is loaded, and has the next one read in the background.
+class _ReadAhead:
+    """Layers loaded in the background, in ``order``: two are in memory, never three.
 
-    The layer before ``index`` must have been released: two are in memory, never three.
+    Within, the next but one is read as soon as a layer is released, while what came of that one is brought to the disk.
     """
-    with ThreadPoolExecutor(1, thread_name_prefix="reader") as pool:
-        reading: Future[None] = pool.submit(weights.load_layer, order.start)
 
-        def wait_for(index: int) -> None:
-            nonlocal reading
-            reading.result()
-            if index + 1 < order.stop:
-                reading = pool.submit(weights.load_layer, index + 1)
+    def __init__(self, weights: LayerWeights, order: range) -> None:
+        self._weights = weights
+        self._first = order.start
+        self._to_come = iter(order)
+        self._loading: dict[int, Future[None]] = {}
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="reader")
 
-        try:
-            yield wait_for
-        except BaseException:
-            weights.shards.close()  # a shard that is being fetched is not waited for
-            raise
+    def __enter__(self) -> _ReadAhead:
+        self._read_next()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self._weights.shards.close()  # a shard that is being fetched is not waited for
+        self._pool.shutdown(cancel_futures=True)
+
+    def wait_for(self, index: int) -> None:
+        """Return when layer ``index`` is loaded; raises what stood in the way."""
+        self._loading.pop(index).result()
+        if index == self._first:
+            self._read_next()
+
+    def release(self, index: int) -> None:
+        """Let the memory of layer ``index`` have the next but one."""
+        self._weights.release_layer(index)
+        self._read_next()
+
+    def _read_next(self) -> None:
+        index = next(self._to_come, None)
+        if index is not None:
+            self._loading[index] = self._pool.submit(self._weights.load_layer, index)

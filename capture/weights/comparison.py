@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
@@ -33,16 +34,37 @@ class Comparison:
 
     def place(self, group: Group, views: Views) -> None:
         """Read a group that is placed, put it into ``views`` as its pieces say, and compare."""
-        for chosen, regions in self._parts(group):
-            tensors = {position: self._shards.read(group.names[position]) for position in chosen}
-            place(group, tensors, views)
-            named = {group.names[position]: tensor for position, tensor in tensors.items()}
-            converted = self._converter.convert(named, any_shape=True).parameters
+        wrong = self._differing(group, views)
+        if wrong is None:
+            group.recipe.checked = True
+        else:
+            self._take_back(group, wrong)
+
+    def _differing(self, group: Group, views: Views) -> str | None:
+        """``place`` without its consequences: the first parameter that differs."""
+        for tensors, regions in self._placed_parts(group, views):
+            shapes = {group.prefix + name: views[name][region].shape for name, region in regions.items()}
+            converted = self._converter.convert(tensors, shapes=shapes).parameters
             for name, region in regions.items():
                 if not same_bits(views[name][region], converted.get(group.prefix + name)):
-                    self._take_back(group, name)
-                    return
-        group.recipe.checked = True
+                    return name
+        return None
+
+    def _placed_parts(self, group: Group, views: Views) -> Iterator[tuple[dict[str, torch.Tensor], Regions]]:
+        """The tensors of each part, by name, and where they were placed. The next part is read meanwhile."""
+
+        def read(chosen: list[int]) -> dict[str, torch.Tensor]:
+            tensors = {position: self._shards.read(group.names[position]) for position in chosen}
+            place(group, tensors, views)
+            return {group.names[position]: tensor for position, tensor in tensors.items()}
+
+        parts = list(self._parts(group))
+        with ThreadPoolExecutor(1, thread_name_prefix="compared") as pool:
+            reading = [pool.submit(read, chosen) for chosen, _ in parts[:1]]
+            for number, (_, regions) in enumerate(parts):
+                tensors = reading.pop().result()
+                reading = [pool.submit(read, chosen) for chosen, _ in parts[number + 1 : number + 2]]
+                yield tensors, regions
 
     def unpacked(self, group: Group, views: Views) -> None:
         """Compare the first and the last expert of a group that was unpacked: for all, the routine takes minutes."""
@@ -53,8 +75,9 @@ class Comparison:
                 tensor = torch.empty((1, *self._shards.tensors[name].shape[1:]), dtype=torch.uint8)
                 self._shards.read_into(name, tensor.view(-1).numpy().data, expert * tensor.numel())
                 tensors[name] = tensor
-            converted = self._converter.convert(tensors, any_shape=True).parameters
-            if not same_bits(views[target.name][expert : expert + 1], converted.get(group.prefix + target.name)):
+            one = views[target.name][expert : expert + 1]
+            name = group.prefix + target.name
+            if not same_bits(one, self._converter.convert(tensors, shapes={name: one.shape}).parameters.get(name)):
                 self._take_back(group, target.name)
                 return
         group.recipe.checked = True

@@ -76,22 +76,31 @@ class Converter:
                 found.setdefault(target, []).append(name)
         return found
 
-    def convert(self, tensors: Mapping[str, Source], *, device: str = "cpu", any_shape: bool = False) -> Converted:
+    def convert(
+        self,
+        tensors: Mapping[str, Source],
+        *,
+        device: str = "cpu",
+        any_shape: bool = False,
+        shapes: Mapping[str, torch.Size] | None = None,
+    ) -> Converted:
         """What the model's parameters become from ``tensors``, by the checkpoint's names; the model is left alone.
 
-        With ``any_shape``, parameters of another shape than the model's are results and no errors: of some of the
-        experts, say.
+        ``shapes`` of parameters count instead of the model's, of some of the experts, say. With ``any_shape`` no shape
+        is an error, which takes two conversions.
         """
-        view = _View(self.model, self.state)
+        view = self._view(shapes or {})
         result = self._run(view, tensors, device)
         if any_shape and result.shapes:
-            resized = {
-                name: torch.empty(shape, dtype=self.state[name].dtype, device="meta")
-                for name, shape in result.shapes.items()
-            }
-            view = _View(self.model, {**self.state, **resized})
+            view = self._view(result.shapes)
             result = self._run(view, tensors, device)
         return Converted(view.parameters, result.wrong, result.shapes)
+
+    def _view(self, shapes: Mapping[str, torch.Size]) -> _View:
+        resized = {
+            name: torch.empty(shape, dtype=self.state[name].dtype, device="meta") for name, shape in shapes.items()
+        }
+        return _View(self.model, {**self.state, **resized})
 
     def load(self, tensors: Mapping[str, Source], device: torch.device) -> Converted:
         """Set the model's own parameters from ``tensors``, on ``device``."""
