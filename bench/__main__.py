@@ -18,6 +18,7 @@ BENCHMARKS = (
     "layer_reading",
     "threshold_answers",
     "slices_pass",
+    "obvious_program",
     "report_page",
     "predictions",
     "accelerator",

@@ -115,7 +115,7 @@ def _counted(plan: Plan, source: PeakSource) -> Iterator[tuple[Patterns, Counts,
         waiting: deque[Future[tuple[Patterns, Counts, Counts, int]]] = deque()
         for peaks in source():
             waiting.append(pool.submit(count, peaks))
-            if len(waiting) > _AT_ONCE:
+            if len(waiting) == _AT_ONCE:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
