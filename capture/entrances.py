@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from capture.loss import decoder_of
 from capture.sites import MLPS, TOKEN_MIXERS, Site, decoder_layers
-from schemas.errors import CaptureError
+from schemas.errors import CaptureError, InputError
 from schemas.layout import RESIDUAL
 
 __all__ = ["Entrance", "trace_entrances"]
@@ -61,7 +61,8 @@ def trace_entrances(model: Any, sites: Sequence[Site]) -> dict[tuple[str, int], 
     the layer itself.
 
     A copy is run, in evaluation mode: a forward may leave something in a model (RWKV's notes that it has rescaled its
-    weights). Raises CaptureError where the model, or one of its sites, does not run without weights.
+    weights). Raises CaptureError where the model, or one of its sites, does not run without weights, InputError where
+    it runs a layer again in one forward (HRM): a store holds what enters it once.
     """
     model = copy.deepcopy(model).eval()
     path, layers = decoder_layers(model)
@@ -99,12 +100,14 @@ def trace_entrances(model: Any, sites: Sequence[Site]) -> dict[tuple[str, int], 
     for site, modules in entered.items():
         for layer, name in enumerate(modules):
             model.get_submodule(name).register_forward_pre_hook(site_hook(site, layer), with_kwargs=True)
-    for each in layers:
-        _stub_blocks(each)
+    for layer, each in enumerate(layers):
+        _stub_blocks(each, f"{type(model).__name__} runs {path}.{layer}")
     ids = torch.zeros(SEQUENCES, POSITIONS, dtype=torch.long, device="meta")
     try:
         with torch.no_grad(), _Unanswered():  # type: ignore[no-untyped-call]
             decoder_of(model)(input_ids=ids, use_cache=False)
+    except InputError:
+        raise
     except Exception as error:  # whatever a model does with tensors that hold nothing
         raise CaptureError(f"{type(model).__name__} does not run without weights: {error}") from error
     for site, modules in entered.items():
@@ -120,8 +123,11 @@ def _identity(tensor: torch.Tensor) -> Identity:
     return tensor.untyped_storage()._cdata, int(tensor.storage_offset()), extent, tensor._version
 
 
-def _stub_blocks(layer: nn.Module) -> None:
-    """Have ``layer`` run with its token mixers and MLPs replaced by what it takes from them."""
+def _stub_blocks(layer: nn.Module, told: str) -> None:
+    """Have ``layer`` run, once, with its token mixers and MLPs replaced by what it takes from them.
+
+    ``told`` begins what is said where it runs again.
+    """
     forward = layer.forward
     blocks = [
         child
@@ -129,13 +135,25 @@ def _stub_blocks(layer: nn.Module) -> None:
         if name in (*TOKEN_MIXERS, *MLPS) and not isinstance(child, nn.Linear | nn.ModuleList)
     ]
 
+    ran = False
+
     def tried(*args: Any, **kwargs: Any) -> Any:
+        nonlocal ran
+        if ran:
+            raise InputError(
+                f"{told} more than once in a forward, and a store holds what enters a layer once: this model cannot be "
+                "captured"
+            )
+        ran = True
         failure: Exception | None = None
         for returns in itertools.product(RETURNS, repeat=len(blocks)):
             for block, returned in zip(blocks, returns, strict=True):
                 block.forward = _stub(returned)
             try:
-                return forward(*args, **kwargs)
+                result = forward(*args, **kwargs)
+                if isinstance(result[0] if isinstance(result, tuple | list) else result, torch.Tensor):
+                    return result
+                raise TypeError(f"{type(layer).__name__} hands on what its blocks return")  # as it is (Bloom, MPT)
             except Exception as error:  # a tuple where the layer adds a tensor, or the other way round
                 failure = failure or error
         raise failure or AssertionError("unreachable")

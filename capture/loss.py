@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import nn
 from torch.nn import functional
 
 from schemas.errors import CaptureError
@@ -27,7 +28,7 @@ def decoder_of(model: Any) -> Any:
     from transformers import PreTrainedModel
 
     decoder = model.get_decoder()
-    if decoder is model:
+    if decoder is model or isinstance(decoder, nn.Linear):  # ModernBERT's output head is called decoder
         decoder = model.base_model
     if decoder is model:
         inside = [child for child in model.children() if isinstance(child, PreTrainedModel)]

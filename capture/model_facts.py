@@ -77,7 +77,17 @@ class Skeleton:
 
 
 def _first(config: Any, *names: str) -> Any:
-    return next((getattr(config, name) for name in names if getattr(config, name, None) is not None), None)
+    """The first of ``names`` that ``config`` has, None where it has none of them."""
+    return next((value for name in names if (value := _value(config, name)) is not None), None)
+
+
+def _value(config: Any, name: str) -> Any:
+    """``config.name``, the largest where it is of each layer (dots3_note); None where there is none."""
+    try:
+        return getattr(config, name, None)
+    except RuntimeError:  # transformers', of an entry that layers have and their model has not
+        layers = (config.per_layer_config[index] for index in range(config.num_hidden_layers))
+        return max((value for layer in layers if (value := getattr(layer, name, None)) is not None), default=None)
 
 
 def native_dtype(config: Any, quantisation: str | None) -> str:
@@ -197,7 +207,9 @@ def _facts(model: Any, config: Any, native: str, quantisation: str | None) -> Mo
     parameter_bytes = _parameter_bytes(model)
     layers = list(decoder_layers(model)[1])
     layer_bytes = [_parameter_bytes(layer) for layer in layers]
-    hidden = int(text.hidden_size)
+    hidden = _first(text, "hidden_size")
+    if hidden is None:
+        raise InputError(f"{config.model_type}: its config.json gives no hidden_size: hidden states of what width?")
     checkpoint_bytes, converted_bytes = _stored_bytes(model, DTYPES.get(native, model.dtype), quantisation, experts)
     return ModelFacts(
         architecture=type(model).__name__,

@@ -28,6 +28,9 @@ ROW_MAGNITUDES = (1.0, 1e-3)
 
 LARGEST_EPS = 0.1
 
+USUAL_EPS = (1e-5, 1e-6)
+"""Of norms that have theirs in their code (OLMo's)."""
+
 TOLERANCE = 1e-4
 """Of a rule's output, near 1, against the module's in float32; other rules and other eps are off by a tenth or more."""
 
@@ -145,7 +148,7 @@ def norm_rule(module: nn.Module, features: int) -> NormInfo | None:
         float(value): None for value in vars(module).values() if isinstance(value, float) and 0 < value < LARGEST_EPS
     }
     kinds: tuple[Literal["rms", "layer"], ...] = ("rms", "layer")
-    for kind, value in itertools.product(kinds, [*eps, 0.0]):
+    for kind, value in itertools.product(kinds, [*eps, *USUAL_EPS, 0.0]):
         centred = x if kind == "rms" else x - x.mean(-1, keepdim=True)
         z = centred / (centred.pow(2).mean(-1, keepdim=True) + value).sqrt()
         for gain, bias, one_plus in _roles(list(parameters)):

@@ -60,6 +60,8 @@ def decoder_layers(model: Any) -> tuple[str, nn.ModuleList]:
     where none qualifies.
     """
     decoder = model.get_decoder() if hasattr(model, "get_decoder") else model
+    if isinstance(decoder, nn.Linear):
+        decoder = model  # ModernBERT's output head is called so
     classes = set(model._no_split_modules or ())
     prefix = next((name for name, module in model.named_modules() if module is decoder), "")
     lists = [(name, module) for name, module in decoder.named_modules() if isinstance(module, nn.ModuleList)]
@@ -68,7 +70,8 @@ def decoder_layers(model: Any) -> tuple[str, nn.ModuleList]:
     ]
     if not classes:
         config = model.config.get_text_config() if hasattr(model, "config") else None
-        layers_in_all = getattr(config, "num_hidden_layers", None)
+        # Where there is an encoder beside it (Blenderbot), num_hidden_layers counts that one's.
+        layers_in_all = getattr(config, "decoder_layers", None) or getattr(config, "num_hidden_layers", None)
         found = [pair for pair in lists if len(pair[1]) == layers_in_all]
         found = found if len(found) == 1 else []
     if not found:

@@ -282,6 +282,13 @@ def test_layers_that_see_more_than_the_tokens(refuse: Refuse, folder: Path) -> N
     assert "CpmAntModel gives its layers hidden states of shape (1, 20, 32) for a sequence of 16 tokens" in message
 
 
+def test_layers_that_run_again(refuse: Refuse, folder: Path) -> None:
+    config = {"model_type": "hrm_text", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    sizes = {"head_dim": 8, "intermediate_size": 48, "vocab_size": 320}
+    (folder / "config.json").write_text(json.dumps({**config, **sizes}))
+    assert "HrmTextForCausalLM runs model.L_module.layers.0 more than once in a forward" in refuse(folder)
+
+
 @pytest.mark.parametrize("method", ["gptq", "awq", "bitsandbytes", "compressed-tensors"])
 def test_an_unsupported_quantisation(method: str, refuse: Refuse, folder: Path) -> None:
     edit(folder / "config.json", quantization_config={"quant_method": method, "bits": 4, "load_in_4bit": True})

@@ -239,6 +239,26 @@ def test_layers_are_counted_where_they_are(tmp_path: Path) -> None:
         find_sites(skeleton.model)
 
 
+def test_layers_beside_an_encoder_of_another_number(tmp_path: Path) -> None:
+    """Blenderbot's configuration counts the encoder's, and the model names no class of either."""
+    AutoConfig.for_model("blenderbot", encoder_layers=2, decoder_layers=3).save_pretrained(tmp_path)
+    assert build_skeleton(tmp_path, "auto").facts.layers == 3
+
+
+def test_what_differs_from_layer_to_layer_is_the_largest(tmp_path: Path) -> None:
+    config = AutoConfig.for_model("dots3_note_text", num_hidden_layers=3, n_routed_experts=8)
+    heads = [config.per_layer_config[layer].num_attention_heads for layer in range(3)]
+    assert len(set(heads)) == 2
+    config.save_pretrained(tmp_path)
+    assert build_skeleton(tmp_path, "auto").facts.attention_heads == max(heads)
+
+
+def test_a_configuration_without_a_hidden_size_is_refused(tmp_path: Path) -> None:
+    AutoConfig.for_model("blt").save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=r"blt: its config\.json gives no hidden_size"):
+        build_skeleton(tmp_path, "auto")
+
+
 def test_an_unreadable_quantisation_is_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:
     config = json.loads((checkpoint("llama") / "config.json").read_text())
     quantised = config | {"quantization_config": {"quant_method": "gptq", "bits": 4}}

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from capture.entrances import trace_entrances
@@ -71,6 +72,18 @@ def test_why_a_site_has_no_norm_is_said(name: str, reason: str, checkpoint: Call
     norm = sites_of(name, checkpoint)["ln_attn"].norm
     assert norm is not None
     assert norm.reason == reason
+
+
+@pytest.mark.parametrize(("model_type", "gain"), [("bloom", "weight"), ("olmo", None)])
+def test_norms_of_layers_that_hand_on_what_their_mlp_returns_and_with_an_eps_of_the_code(
+    model_type: str, gain: str | None
+) -> None:
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 50}
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **sizes, intermediate_size=48))
+    for site in with_norms(model, find_sites(model)):
+        assert site.norm is not None
+        assert (site.norm.kind, site.norm.eps, site.norm.gain, site.norm.reason) == ("layer", 1e-5, gain, None)
 
 
 @pytest.mark.parametrize("name", ["opt_350m", "gpt2"])

@@ -117,6 +117,7 @@ def test_one_token_is_a_sequence(name: str, checkpoint: Callable[[str], Path], t
 
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 320, "eos_token_id": 0}
+SPECIAL = dict.fromkeys(("bos_token_id", "cls_token_id", "sep_token_id", "pad_token_id"), 0)
 
 
 @pytest.mark.parametrize(
@@ -132,6 +133,10 @@ SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "v
             "multi_head_attention",
             "ffn",
         ),
+        # Its output head is what it calls its decoder.
+        ("modernbert-decoder", {"intermediate_size": 48, **SPECIAL, **SMALL}, "model.layers", "attn", "mlp"),
+        # Its layers hand on what their MLPs return.
+        ("bloom", {"n_layer": 2, "n_head": 4, **SMALL}, "transformer.h", "self_attention", "mlp"),
     ],
 )
 def test_models_that_differ_from_the_usual(
