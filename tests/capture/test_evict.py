@@ -261,7 +261,7 @@ def test_an_interrupt_does_not_wait_for_a_shard(
 def test_a_disk_with_room_for_few_shards(
     hub: Hub, shards: dict[str, int], whole: dict[str, bytes], home: Path, tmp_path: Path
 ) -> None:
-    """Beside the store; with less it is full, and with more the capture goes on."""
+    """Beside the store; with less it is refused, where others fill it meanwhile it is full, and then it goes on."""
     for name, data in whole.items():
         (tmp_path / "whole" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "whole" / name).write_bytes(data)
@@ -271,13 +271,25 @@ def test_a_disk_with_room_for_few_shards(
     arguments = ["--model", MODEL, "--store", STORE, "--evict", *FLAGS]
     words = [str(argument) for argument in arguments]
     with small_disk(tmp_path / "disk", hub.environment(home)) as disk:
-        disk.resize(str((FEW + 1) * shard))
+        if disk.mounted:
+            disk.resize(str((FEW + 1) * shard))
+            answer = disk.capture(words)
+            assert answer["status"] == 1, answer["output"]
+            assert re.fullmatch(
+                r"capture: error: the shards that pass by take about [^\n]* and the store [^\n]* of disk, and [^\n]* "
+                r"is free in run\.zarr: give a --store on a larger disk\n",
+                answer["output"],
+            ), answer["output"]
+            disk.resize(str(room))
+            shard_there = f"ls {disk.folder}/{STORE}/.shards/*/*.safetensors"
+            others = f"until {shard_there}; do sleep 0.01; done; head -c {room} /dev/zero > {disk.folder}/others"
+            disk.captures(run=["sh", "-c", f"({others}) >/dev/null 2>&1 &"])
         answer = disk.capture(words, **({} if disk.mounted else {"file_bytes": UNUSED_BYTES}))
         assert answer["status"] == 1, answer["output"]
         # A shard finds it full, or a slice of the store does, whichever is written then.
         full = rf"the disk is full: {STORE}(/\.shards)?\. What is committed is safe; [^\n]*the same command"
         assert not disk.mounted or re.match(f"capture: error: {full}[^\n]*\n$", answer["output"]), answer["output"]
-        disk.resize(str(room))
+        disk.captures(run=["rm", "-f", f"{disk.folder}/others"])
         answer = disk.capture(words)
         assert answer["status"] == 0, answer["output"]
         (tmp_path / "finished").mkdir()
