@@ -37,7 +37,7 @@ def resources_of(arguments: argparse.Namespace) -> Resources:
     So that what cannot be is refused also where the answer was kept, and takes no pass.
     """
     from analyze.memory import bytes_text, limit_text, parse_bytes, resident_bytes
-    from analyze.statistics.scheduler import scheduler_address
+    from analyze.statistics.cluster import scheduler_address
     from schemas.errors import InputError
 
     limit = None if arguments.memory_limit is None else parse_bytes(arguments.memory_limit)

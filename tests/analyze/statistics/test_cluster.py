@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import gc
+import logging
 import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import dask
+import distributed
 import numpy as np
 import pytest
 
 from analyze.resources import Resources
+from analyze.statistics import cluster as clusters
+from analyze.statistics.cluster import ClusterError, told_by_cluster, values_of
 from analyze.statistics.exceedances import Exceedances
 from analyze.statistics.measure import measure
 from analyze.statistics.moments import Moments
 from analyze.statistics.peaks import LayerPeaks, PositionPeaks
 from analyze.thresholds.answers import answer
 from analyze.thresholds.question import ask
-from schemas.errors import CorruptChunkError, StoreError
+from schemas.errors import CorruptChunkError, InputError, StoreError
 from schemas.run import Run
 from tests.analyze.comparison import content
 from tests.analyze.conftest import Command
@@ -129,7 +135,7 @@ def test_workers_read_the_very_same_store_or_say_that_they_do_not(
 def test_a_scheduler_that_is_not_there_is_named(
     analyze: Command, store: Path, monkeypatch: pytest.MonkeyPatch, where: str, words: str
 ) -> None:
-    monkeypatch.setattr("analyze.statistics.scheduler._PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr("analyze.statistics.cluster._PATIENCE_SECONDS", 0.3)
     _require_refused(analyze("--store", store, "--engine", "slices", "--scheduler", where), words)
 
 
@@ -149,7 +155,7 @@ def test_what_speaks_otherwise_than_a_scheduler_is_told_in_time(
     analyze: Command, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a dashboard's port does, the one beside the scheduler's: distributed's client waits there without end."""
-    monkeypatch.setattr("analyze.statistics.scheduler._PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr("analyze.statistics.cluster._PATIENCE_SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         where = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
         found = analyze("--store", store, "--engine", "slices", "--scheduler", where)
@@ -163,6 +169,34 @@ def _require_refused(found: tuple[int, str, str], words: str) -> None:
     assert (status, out) == (2, "")
     assert words in err
     assert "dask scheduler" in err
+
+
+def test_workers_without_this_code_are_told(cluster: Path, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of which one that cannot import it would end at its first task, and the pass wait for others."""
+    with monkeypatch.context() as patched:
+        patched.setattr(clusters, "source_digest", lambda: "another")
+        with pytest.raises(InputError, match=r"its worker tcp://\S+ has another outlier-features or NumPy than this"):
+            measure(Run(store), [Moments()], scheduler=str(cluster), cache=False)
+    monkeypatch.setattr(clusters, "_CODE", "__import__('no_such_module')")
+    with pytest.raises(InputError, match=r"cannot import outlier-features \(No module named 'no_such_module'\)"):
+        measure(Run(store), [Moments()], scheduler=str(cluster), cache=False)
+
+
+def test_a_cluster_that_goes_during_a_pass_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_PATIENCE_SECONDS", "_GLANCE_SECONDS"):
+        monkeypatch.setattr(clusters, name, 0.1)
+    inside = distributed.LocalCluster(  # type: ignore[no-untyped-call]
+        n_workers=1, processes=False, dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL
+    )
+    with inside, distributed.Client(inside, set_as_default=False) as client:  # type: ignore[no-untyped-call]
+        going = threading.Timer(0.1, inside.scale, [0])
+        going.start()
+        with pytest.raises(ClusterError, match="the cluster has no workers left"), told_by_cluster():
+            values_of(client, [dask.delayed(time.sleep)(1)])
+        going.join()
+    lost = distributed.client.FutureCancelledError("a task", "scheduler-connection-lost")
+    with pytest.raises(ClusterError, match=r"failed during the pass \(a task cancelled .*lost"), told_by_cluster():
+        raise lost
 
 
 def test_threads_do_not_change_a_digit(store: Path) -> None:
