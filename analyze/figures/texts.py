@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 
 from analyze.tables.printable import printable
 
-__all__ = ["file_part", "hits_words", "number", "shortened"]
+__all__ = ["file_part", "hits_words", "name_words", "number", "shortened"]
+
+_MARK = "\u200e"
+"""Left to right is what stands beside it. The font has it, of no width, and has no isolates."""
 
 
 def shortened(text: str, most: int) -> str:
@@ -20,6 +24,17 @@ def shortened(text: str, most: int) -> str:
         return text
     kept = most - 1
     return f"{text[: kept - kept // 2]}…{text[len(text) - kept // 2 :]}"
+
+
+def name_words(label: str, most: int) -> str:
+    """A store's label among other words: one that is read from right to left turns nothing beside it.
+
+    >>> name_words("olmoe-1b-7b", 9), name_words("\u05d0\u05d1", 9)
+    ('olmo…b-7b', '\u200e\u05d0\u05d1\u200e')
+    """
+    text = shortened(label, most)
+    turned = any(unicodedata.bidirectional(letter) in ("R", "AL", "AN") for letter in text)
+    return f"{_MARK}{text}{_MARK}" if turned else text
 
 
 def number(value: float) -> str:

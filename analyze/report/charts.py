@@ -6,15 +6,19 @@ from typing import Any
 
 from schemas.errors import MissingDependencyError
 
-__all__ = ["PALETTE", "chart_specifications", "library"]
+__all__ = ["DASHES", "PALETTE", "chart_specifications", "library"]
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B8860B", "#3599D0", "#8B6BB1", "#7A7A7A")
 """Okabe and Ito's colours, told apart with any colour vision; those too light for white paper darkened."""
+
+DASHES: tuple[tuple[float, ...], ...] = ((1, 0), (5, 3), (1.5, 2.5), (7, 2.5, 1.5, 2.5), (10, 3))
+"""Of lines in turn: with the colours 40 different ones. Points of every other eight models are hollow."""
 
 _SEQUENTIAL = "viridis"
 _COUNTS = [0, 1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000]
 _LOG_AXIS = {"tickCount": 4, "format": "~g"}
 _SERIES = ("Top 1", "Top 2", "Top 3", "Median")
+_OF_LINES = {"title": None, "orient": "top", "symbolType": "stroke", "symbolSize": 400, "symbolStrokeWidth": 2}
 
 
 def library() -> Any:
@@ -62,8 +66,14 @@ def _base(alt: Any, height: int) -> Any:
     return alt.Chart(alt.NamedData("rows")).properties(height=height)
 
 
-def _store_colour(alt: Any) -> Any:
-    return alt.Color("store:N", legend=None, sort=None, scale=alt.Scale(range=list(PALETTE)))
+def _store_line(alt: Any) -> dict[str, Any]:
+    """A store's colour and dashes: the page gives their scales what each store has in all charts."""
+    return {"color": alt.Color("store:N", legend=None), "strokeDash": alt.StrokeDash("store:N", legend=None)}
+
+
+def _store_point(alt: Any) -> dict[str, Any]:
+    """A store's colour around its points, and in them unless they are hollow."""
+    return {"fill": alt.Fill("store:N", legend=None), "stroke": alt.Stroke("store:N", legend=None)}
 
 
 def _to_one(alt: Any) -> Any:
@@ -93,15 +103,14 @@ def _sweep(alt: Any) -> Any:
         alt.Tooltip("magnitude:Q", title="Magnitude"),
         alt.Tooltip("outliers:Q", title="Outliers", format=",d"),
     ]
-    line = base.mark_line(strokeWidth=2).encode(
-        x=x, y=whole, color=_store_colour(alt), strokeDash=alt.StrokeDash("store:N", sort=None, legend=None)
-    )
-    points = base.mark_point(filled=True, size=24).encode(x=x, y=y, color=_store_colour(alt), tooltip=tooltip)
-    rule = base.transform_filter("datum.chosen").mark_rule(strokeDash=[3, 3], opacity=0.6).encode(x=x)
+    line = base.mark_line(strokeWidth=2).encode(x=x, y=whole, **_store_line(alt))
+    points = base.mark_point(size=22, strokeWidth=1.2).encode(x=x, y=y, **_store_point(alt), tooltip=tooltip)
+    once = base.transform_filter("datum.chosen").transform_aggregate(groupby=["magnitude"])  # not a line a store
+    rule = once.mark_rule(strokeDash=[3, 3], opacity=0.6).encode(x=x)
     chosen = (
         base.transform_filter("datum.chosen")
-        .mark_point(filled=True, size=120, opacity=1, stroke="white", strokeWidth=1.5)
-        .encode(x=x, y=y, color=_store_colour(alt), tooltip=tooltip)
+        .mark_point(size=120, opacity=1, strokeWidth=2)
+        .encode(x=x, y=y, **_store_point(alt), tooltip=tooltip)
     )
     return alt.layer(rule, line, points, chosen)
 
@@ -170,13 +179,13 @@ def _magnitudes(alt: Any) -> Any:
                 "series:N",
                 sort=list(_SERIES),
                 scale=alt.Scale(domain=list(_SERIES), range=[PALETTE[1], PALETTE[4], PALETTE[2], PALETTE[0]]),
-                legend=alt.Legend(title=None, orient="top"),
+                legend=alt.Legend(**_OF_LINES, columns=2),
             ),
             strokeDash=alt.StrokeDash(
                 "series:N",
                 sort=list(_SERIES),
-                scale=alt.Scale(domain=list(_SERIES)),
-                legend=alt.Legend(title=None, orient="top"),
+                scale=alt.Scale(domain=list(_SERIES), range=list(map(list, DASHES))),
+                legend=alt.Legend(**_OF_LINES, columns=2),
             ),
             tooltip=[alt.Tooltip("series:N"), alt.Tooltip("layer:Q"), alt.Tooltip("value:Q", format=".6g")],
         )
@@ -194,10 +203,13 @@ def _by_layer(alt: Any, title: str) -> Any:
                 "tensor:N",
                 sort=None,
                 scale=alt.Scale(range=list(PALETTE)),
-                legend=alt.Legend(title=None, orient="top", columns=1, labelLimit=300),
+                legend=alt.Legend(**_OF_LINES, columns=1, labelLimit=300),
             ),
             strokeDash=alt.StrokeDash(
-                "tensor:N", sort=None, legend=alt.Legend(title=None, orient="top", columns=1, labelLimit=300)
+                "tensor:N",
+                sort=None,
+                scale=alt.Scale(range=list(map(list, DASHES))),
+                legend=alt.Legend(**_OF_LINES, columns=1, labelLimit=300),
             ),
             tooltip=[alt.Tooltip("tensor:N"), alt.Tooltip("layer:Q"), alt.Tooltip("value:Q", format=".6g")],
         )
@@ -233,13 +245,11 @@ def _growth(alt: Any) -> Any:
     x = alt.X("tokens:Q", title="Tokens", axis=alt.Axis(format="~s", tickCount=6))
     y = alt.Y("unique:Q", title="Unique features", scale=alt.Scale(zero=True))
     whole = alt.Y("unique:Q", title="Unique features", scale=alt.Scale(zero=True, domain=_to_one(alt)))
-    line = base.mark_line(strokeWidth=2).encode(
-        x=x, y=whole, color=_store_colour(alt), strokeDash=alt.StrokeDash("store:N", sort=None, legend=None)
-    )
-    points = base.mark_point(filled=True, size=24, opacity=1).encode(
+    line = base.mark_line(strokeWidth=2).encode(x=x, y=whole, **_store_line(alt))
+    points = base.mark_point(size=22, strokeWidth=1.2, opacity=1).encode(
         x=x,
         y=y,
-        color=_store_colour(alt),
+        **_store_point(alt),
         tooltip=[
             alt.Tooltip("store:N", title="Model"),
             alt.Tooltip("tokens:Q", format=",d"),
@@ -274,7 +284,7 @@ def _quantisation(alt: Any) -> Any:
 def _emergence(alt: Any, x: str, title: str) -> Any:
     return (
         _base(alt, 240)
-        .mark_point(filled=True, size=110, opacity=1)
+        .mark_point(size=110, opacity=1, strokeWidth=2)
         .encode(
             x=alt.X(
                 f"{x}:Q",
@@ -285,7 +295,7 @@ def _emergence(alt: Any, x: str, title: str) -> Any:
                 axis=alt.Axis(format="~s", tickCount=6, labelExpr="replace(datum.label, 'G', 'B')"),
             ),
             y=alt.Y("outliers:Q", **_count_axis(alt, "Outliers", domain=_to_one(alt))),
-            color=_store_colour(alt),
+            **_store_point(alt),
             shape=alt.Shape("family:N", legend=alt.Legend(title=None, orient="top", columns=1, labelLimit=300)),
             tooltip=[
                 alt.Tooltip("store:N", title="Model"),

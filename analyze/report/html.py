@@ -13,7 +13,7 @@ from typing import Any
 from analyze.overviews.document import as_json
 from analyze.overviews.packing import packed, packed_text
 from analyze.overviews.results import Absent, Overview, StoreView
-from analyze.report.charts import PALETTE, chart_specifications, library
+from analyze.report.charts import DASHES, PALETTE, chart_specifications, library
 from analyze.thresholds.bootstrap import RESAMPLES, SEED, resamples
 
 __all__ = ["report_html"]
@@ -33,6 +33,7 @@ def report_html(overview: Overview) -> str:
         "overview": _shown(overview),
         "charts": chart_specifications(),
         "palette": PALETTE,
+        "dashes": DASHES,
         "draws": {str(n): packed([resamples(n)]) for n in sorted(set(sizes)) if n <= MOST_DRAWN},
         "most_drawn": MOST_DRAWN,
         "intervals": [_intervals(store) if n > MOST_DRAWN else None for n, store in zip(sizes, stores, strict=True)],

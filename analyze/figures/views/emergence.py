@@ -9,7 +9,7 @@ import numpy as np
 from analyze.figures.axes import count_axis, tick_numbers
 from analyze.figures.marks import mark
 from analyze.figures.panels import panels
-from analyze.figures.texts import shortened
+from analyze.figures.texts import name_words
 from analyze.figures.view import Drawn, View
 from analyze.overviews.results import Absent, Overview, StoreView
 
@@ -34,7 +34,7 @@ def draw(overview: Overview, _: Sequence[StoreView]) -> Drawn | Absent:
             one = mark(families.index(column["family"][place]))
             style = {**mark(families.index(column["family"][place])).line(), "marker": mark(place).marker}
             style |= {"linestyle": "none", "markersize": 5.5, "markeredgewidth": 1.1}
-            axes.plot(values[place], counts[place], label=shortened(label, 48), **style)
+            axes.plot(values[place], counts[place], label=name_words(label, 48), **style)
         for family in families:
             own = [i for i, name_ in enumerate(column["family"]) if name_ == family and np.isfinite(values[i])]
             own.sort(key=lambda i: (values[i], counts[i]))

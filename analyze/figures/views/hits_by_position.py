@@ -10,7 +10,7 @@ import numpy as np
 from analyze.figures.axes import tick_numbers
 from analyze.figures.marks import mark
 from analyze.figures.panels import label_outer, panels
-from analyze.figures.texts import hits_words, shortened
+from analyze.figures.texts import hits_words, name_words
 from analyze.figures.view import Drawn, View, absences
 from analyze.overviews.results import Absent, Overview, PositionProfile, StoreView
 
@@ -35,7 +35,7 @@ def draw(overview: Overview, stores: Sequence[StoreView]) -> Drawn | Absent:
             least = min(least, float(rates[rates > 0].min())) if rates.any() else least
         axes.set_xticks(range(len(profile.bins)), profile.bins, rotation=90)
         if len(shown) > 1:
-            axes.set_title(shortened(store.facts.label, 30))
+            axes.set_title(name_words(store.facts.label, 30))
         axes.set_xlabel("Position in the sequence")
         if profile.magnitudes[place] != chosen:
             said.append(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from analyze.figures.axes import count_axis, tick_numbers
 from analyze.figures.library import COLUMN, new_figure
 from analyze.figures.marks import mark
-from analyze.figures.texts import hits_words, number, shortened
+from analyze.figures.texts import hits_words, name_words, number
 from analyze.figures.view import Drawn, View
 from analyze.overviews.results import Absent, Overview, StoreView
 
@@ -34,7 +34,7 @@ def draw(overview: Overview, stores: Sequence[StoreView]) -> Drawn | Absent:
         counts = [point.outliers for point in store.sweep]
         largest = max(largest, *counts)
         one = mark(place)
-        label = f"{shortened(store.facts.label, 42)}: {counts[asked.chosen]:,}"
+        label = f"{name_words(store.facts.label, 42)}: {counts[asked.chosen]:,}"
         axes.plot(magnitudes, counts, label=label, markevery=(place % every, every), zorder=2, **one.line())
         axes.plot(
             magnitudes[asked.chosen],

@@ -9,7 +9,7 @@ import numpy as np
 from analyze.figures.axes import colour_bar, colour_scale, tick_numbers
 from analyze.figures.marks import ACCENT
 from analyze.figures.panels import label_outer, panels
-from analyze.figures.texts import hits_words, shortened
+from analyze.figures.texts import hits_words, name_words
 from analyze.figures.view import Drawn, View
 from analyze.overviews.results import Absent, Overview, StoreView
 
@@ -47,7 +47,7 @@ def draw(overview: Overview, stores: Sequence[StoreView]) -> Drawn | Absent:
         tick_numbers(axes.xaxis)
         tick_numbers(axes.yaxis)
         if len(stores) > 1:
-            axes.set_title(shortened(store.facts.label, 30))
+            axes.set_title(name_words(store.facts.label, 30))
         axes.set_xlabel(f"Magnitude m, {hits_words(asked.in_gain_units)} ≥ m")
     label_outer(every, "Least share of layers, %")
     assert shown is not None

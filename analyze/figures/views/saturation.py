@@ -9,7 +9,7 @@ import numpy as np
 from analyze.figures.axes import drawable, whole_axis
 from analyze.figures.library import COLUMN, new_figure
 from analyze.figures.marks import mark
-from analyze.figures.texts import shortened
+from analyze.figures.texts import name_words
 from analyze.figures.view import Drawn, View, absences
 from analyze.overviews.results import Absent, Overview, Saturation, StoreView
 
@@ -37,7 +37,7 @@ def draw(overview: Overview, stores: Sequence[StoreView]) -> Drawn | Absent:
         axes.plot(
             growth.tokens,
             growth.unique_features[chosen],
-            label=shortened(store.facts.label, 40),
+            label=name_words(store.facts.label, 40),
             markevery=every,
             **one.line(),
         )

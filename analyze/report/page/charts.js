@@ -21,6 +21,23 @@ function chartConfig() {
   };
 }
 
+/** How a model is drawn in every chart, by the channels of a chart; of more than eight colours come again, with other dashes
+ * and every other time hollow points. */
+const markOf = (index) => {
+  const colour = page.palette[index % page.palette.length];
+  const hollow = Math.floor(index / page.palette.length) % 2;
+  return { color: colour, stroke: colour, fill: hollow ? "transparent" : colour, strokeDash: page.dashes[index % page.dashes.length] };
+};
+
+/** A specification in which each channel of the models has what each model is drawn with. */
+function withMarks(part) {
+  if (part === null || typeof part !== "object") return part;
+  if (Array.isArray(part)) return part.map(withMarks);
+  return Object.fromEntries(Object.entries(part).map(([name, held]) => [name, held && held.field === "store" && name in markOf(0)
+    ? { ...held, scale: { domain: stores.map((store) => store.facts.label), range: stores.map((_, i) => markOf(i)[name]) } }
+    : withMarks(held)]));
+}
+
 /** Fill the chart of that name, drawing it the first time; `words` describe it to who cannot see it, `numbers` makes a table. */
 async function fillChart(name, rows, words, numbers) {
   const place = document.querySelector(`[data-chart="${name}"]`);
@@ -39,7 +56,7 @@ async function fillChart(name, rows, words, numbers) {
     return;
   }
   if (!held) {
-    const spec = { ...page.charts[name], description: words, data: { name: "rows", values: rows } };
+    const spec = { ...withMarks(page.charts[name]), description: words, data: { name: "rows", values: rows } };
     const options = { mode: "vega-lite", renderer: "svg", actions: false, ast: true, config: chartConfig() };
     held = { place, ready: vegaEmbed(place, spec, options) };
     drawn.set(name, held);

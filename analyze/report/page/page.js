@@ -141,7 +141,7 @@ function listen() {
 function preparePrint() {
   let opened = [];
   window.addEventListener("beforeprint", () => {
-    opened = [...document.querySelectorAll("details:not([open]):not(.numbers)")];
+    opened = [...document.querySelectorAll("details:not([open]):not(.numbers):not(.long-token)")];
     for (const details of opened) details.open = true;
     resizeCharts(true);
   });

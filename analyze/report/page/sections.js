@@ -13,15 +13,20 @@ function make(tag, attributes = {}, ...children) {
 /** Text of a store, kept apart from the direction of what is around it. */
 const own = (text) => make("bdi", {}, text);
 
-/** Token text with what cannot be seen made visible. */
+const LONGEST_TOKEN = 40;
+
+/** Token text with what cannot be seen made visible; the end of a long one is shown when it is opened. */
 function tokenText(token) {
   if (token.text === null) return make("span", { class: "quiet" }, token.token_id === null ? "-" : `id ${token.token_id}`);
   const seen = token.text.replace(/[\u0000-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g, (letter) =>
     ({ "\n": "\u21b5", "\t": "\u21e5", "\r": "\u240d" })[letter] ||
     `<U+${letter.charCodeAt(0).toString(16).toUpperCase().padStart(4, "0")}>`
   );
-  return make("code", { class: "token", title: token.token_id === null ? null : `token ${token.token_id}` },
-    own(seen.replace(/ /g, "\u2423")));
+  const letters = Array.from(seen.replace(/ /g, "\u2423"));
+  const shown = (text) => make("code", { class: "token", title: token.token_id === null ? null : `token ${token.token_id}` }, own(text));
+  if (letters.length <= LONGEST_TOKEN) return shown(letters.join(""));
+  return make("details", { class: "long-token" }, make("summary", {}, shown(`${letters.slice(0, LONGEST_TOKEN - 1).join("")}\u2026`)),
+    shown(letters.join("")));
 }
 
 /** A table with a caption, headings with scopes, and cells below; `right` says which columns are numbers. */
@@ -67,11 +72,18 @@ const absent = (view) => make("p", { class: "absent" }, make("strong", {}, `${vi
 
 const isAbsent = (view) => Object.hasOwn(view, "absent");
 
-/** The mark that a model has in every chart. */
+/** The line and point that a model has in every chart. */
 function swatch(index) {
-  const mark = make("span", { class: "swatch", "aria-hidden": "true" });
-  mark.style.background = page.palette[index % page.palette.length];
-  return mark;
+  const { color, fill, strokeDash } = markOf(index);
+  const drawing = (tag, attributes, ...children) => {
+    const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+    for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+    element.append(...children);
+    return element;
+  };
+  return drawing("svg", { class: "swatch", viewBox: "0 0 28 12", "aria-hidden": "true", stroke: color },
+    drawing("path", { d: "M0 6H28", "stroke-width": 2, "stroke-dasharray": strokeDash.join(" ") }),
+    drawing("circle", { cx: 14, cy: 6, r: 4.2, "stroke-width": 1.6, fill }));
 }
 
 /** A model's name with its mark; one too long for a few lines is cut, whole where the pointer rests and for who cannot see it. */
@@ -109,7 +121,7 @@ function skeleton(overview) {
       make("div", { id: "table" }),
       make("p", { class: "definition" }, make("strong", {}, `Definition ${asked.definition}. `), make("span", { id: "words" })),
       make("details", {}, make("summary", {}, "What the columns mean"),
-        make("ul", { class: "notes" }, asked.notes.map((note) => make("li", {}, own(note))),
+        make("ul", { class: "notes" }, asked.notes.filter((note) => !overview.notes.includes(note)).map((note) => make("li", {}, own(note))),
           make("li", {}, `Interval: ${page.bootstrap}; of more than ${countText(page.most_drawn)} sequences it is held ` +
             "for the shares asked alone."))),
       overview.notes.length

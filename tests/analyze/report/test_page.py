@@ -161,7 +161,9 @@ def test_hostile_names_are_text(page: Page) -> None:
     assert page.value('document.querySelectorAll("main script, main b").length') == 0
     assert printable(HOSTILE) in page.value("document.title")
     assert page.value("document.querySelector('main').textContent.includes('\u202e')") is False
-    shown = page.value('document.querySelector("#feature-more .token").textContent')
+    token = "[...document.querySelector('#feature-more .long-token').children].map((one) => one.textContent)"
+    cut, shown = page.value(token)
+    assert (len(cut), cut[:-1], cut[-1]) == (40, shown[:39], "\u2026")
     assert shown == HOSTILE.replace("\u202e", "<U+202E>").replace("\u2028", "<U+2028>").replace(" ", "\u2423")
     assert page.complaints() == []
 
@@ -228,7 +230,7 @@ def test_printed_without_controls_and_as_wide_as_paper(browser: Browser, compare
     assert {opened.value(style(s, "display")) for s in (".control input", ".control.last", ".screen")} == {"none"}
     picked = ".pick[aria-pressed=true]"  # on screen paper on ink, and backgrounds are not printed
     assert opened.value(style(picked, "color")) == opened.value(style("body", "color")) == "rgb(0, 0, 0)"
-    assert opened.value("[...document.querySelectorAll('details:not(.numbers)')].every((one) => one.open)")
+    assert opened.value("[...document.querySelectorAll('details:not(.numbers, .long-token)')].every((one) => one.open)")
     assert opened.value(drawn) < 800 < wide
     opened.send("Emulation.setEmulatedMedia", media="")
     opened.value("window.dispatchEvent(new Event('afterprint'))")
@@ -243,6 +245,8 @@ def test_nothing_overflows(browser: Browser, compared_page: Path, width: int) ->
     opened.until("document.body && document.body.dataset.ready")
     assert opened.value("document.documentElement.scrollWidth") <= width
     assert opened.value("getComputedStyle(document.body).backgroundColor") == "rgb(18, 23, 28)"
+    if width < 640:  # a slider is as wide as its row
+        assert opened.value("document.getElementById('layers').offsetWidth") > 300
     opened.close()
 
 
@@ -319,6 +323,32 @@ def test_zeros_long_names_and_nan_open_without_complaint(browser: Browser, tmp_p
         assert opened.value("document.documentElement.scrollWidth") <= 360
         assert opened.complaints() == []
         opened.close()
+
+
+@pytest.mark.slow
+def test_more_models_than_colours_are_told_apart(browser: Browser, tmp_path: Path) -> None:
+    stores = [tmp_path / f"{place}.zarr" for place in range(10)]
+    for place, store in enumerate(stores):
+        values = np.full((2, 2, 4, 3), 2 + place, np.float32)
+        write_store(store, {"ln_attn": values}, model={"name": f"m{place}", "total_parameters": 10**9 * (place + 1)})
+    write_report(overview(stores, "2:12:1"), tmp_path / "report.html")
+    opened = browser.page(tmp_path / "report.html")
+    opened.until("document.body && document.body.dataset.ready")
+    marks = opened.value("[...document.querySelectorAll('#magnitudes .swatch')].map((one) => one.outerHTML)")
+    assert len(set(marks)) == 10
+    drawn = (
+        "[...document.querySelectorAll('[data-chart={}] {} path')]"
+        ".map((one) => ['stroke', {!r}].map((name) => one.getAttribute(name)))"
+    )
+    lines = opened.value(drawn.format("sweep", ".mark-line", "stroke-dasharray"))
+    assert len({str(line) for line in lines}) == 10
+    for mark, (colour, dashes) in zip(marks, lines, strict=True):
+        assert f'stroke="{colour}"' in mark
+        assert f'stroke-dasharray="{dashes.replace(",", " ")}"' in mark
+    points = opened.value(drawn.format("emergence-parameters", ".mark-symbol", "fill"))
+    assert sum(fill == "transparent" for _, fill in points) == 2
+    assert opened.complaints() == []
+    opened.close()
 
 
 @pytest.mark.slow
