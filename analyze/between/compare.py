@@ -23,7 +23,7 @@ from analyze.thresholds.question import ask
 from analyze.thresholds.results import Result
 from schemas.errors import InputError
 
-__all__ = ["answers", "compare", "left_out_notes", "run_labels"]
+__all__ = ["answers", "compare", "left_out_cells", "left_out_notes", "run_labels"]
 
 _FACTS = (
     "total_parameters",
@@ -53,6 +53,11 @@ def run_labels(found: Sequence[Sequence[Result]]) -> list[str]:
     firsts = [results[0] for results in found]
     names = store_names(firsts)
     return [label(first, names) for first in firsts]
+
+
+def left_out_cells(firsts: Sequence[Result], labels: Sequence[str]) -> list[str]:
+    """Which cells of each run could not be read and were skipped: ``tiny: ln_mlp of layer 1, sequence 0``."""
+    return [f"{name}: {cell}" for first, name in zip(firsts, labels, strict=True) for cell in first.excluded]
 
 
 def left_out_notes(firsts: Sequence[Result], labels: Sequence[str]) -> list[str]:

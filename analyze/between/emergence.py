@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from analyze.between.compare import answers, left_out_notes, run_labels
+from analyze.between.compare import answers, left_out_cells, left_out_notes, run_labels
 from analyze.progress import Progress, silent_progress
 from analyze.quantities import decimal_text
 from analyze.resources import DEFAULT_RESOURCES, Resources
@@ -123,6 +123,7 @@ def emergence_of(
             "stores": [firsts[i].store for i in order],
             "magnitude": float(firsts[0].magnitude),
             "magnitude_text": decimal_text(firsts[0].magnitude),
+            "excluded": left_out_cells(firsts, labels),
             "notes": [
                 *comparison_notes([f.info for f in firsts], [f.plan for f in firsts], labels),
                 *left_out_notes(firsts, labels),

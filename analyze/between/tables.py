@@ -7,6 +7,7 @@ from typing import Any
 
 import xarray as xr
 
+from analyze.between.compare import left_out_cells
 from analyze.between.protocol import protocol_aspects
 from analyze.between.published import find_published
 from analyze.quantities import decimal_text
@@ -15,7 +16,7 @@ from analyze.tables.definition_columns import DEFINITION_FIELDS, definition_attr
 from analyze.tables.likeness import precision_words
 from analyze.tables.names import label, store_names
 from analyze.tables.table import Field, Table, Value, percent, plain, shown
-from analyze.tables.wording import definition_notes, notes
+from analyze.tables.wording import AS_WITHOUT_HITS, definition_notes, notes
 from analyze.thresholds.results import Result
 
 __all__ = ["diff_tables", "emergence_table", "published_tables"]
@@ -99,8 +100,13 @@ def published_tables(results: Sequence[Result]) -> list[Table]:
         Field("store", "", hidden=True),
         *DEFINITION_FIELDS,
     )
+    excluded = left_out_cells(results, [label(result, stores) for result in results])
+    told += notes(results)
     tables = [
-        Table("published", "Measured beside published", fields, tuple(rows), (*dict.fromkeys(told), *notes(results)))
+        Table(
+            *("published", "Measured beside published", fields, tuple(rows), tuple(dict.fromkeys(told))),
+            about=_about_left_out(list(dict.fromkeys(excluded))),
+        )
     ]
     if aspects:
         tables.append(
@@ -171,7 +177,13 @@ def emergence_table(found: xr.Dataset) -> Table:
             "without: two numbers, not to be mixed.)",
             *found.attrs["notes"],
         ),
+        _about_left_out(found.attrs["excluded"]),
     )
+
+
+def _about_left_out(cells: list[str]) -> dict[str, Any]:
+    """For programs: what could not be read, and what that means."""
+    return {"excluded": cells, "excluded_as": AS_WITHOUT_HITS if cells else None}
 
 
 def diff_tables(found: xr.Dataset, limit: int | None = None) -> list[Table]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from analyze.quantisation.formats import FORMATS
 from analyze.quantisation.statistic import POSITIONS
 from analyze.quantities import counted
 from analyze.tables.table import Field, Table, Value, plain, shown
+from analyze.tables.wording import NOT_LOOKED_AT
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -79,15 +81,18 @@ def quantisation_tables(found: xr.Dataset, name: str, *, for_programs: bool) -> 
     else:
         fields, rows = (*_WHERE, *_OVER_LAYERS), list(_rows_over_layers(found))
     title = f"{name}: quantisation error of the activation at each site (not perplexity)"
-    tables = [
-        _named(Table("quantisation", title, fields, tuple(rows), tuple(_notes(found, by_layer))), name, for_programs)
-    ]
+    notes = (*_notes(found, by_layer), *_left_out(found))
+    about = {
+        "excluded": list(found.attrs["excluded"]),
+        "excluded_as": NOT_LOOKED_AT if found.attrs["excluded"] else None,
+    }
+    tables = [_named(Table("quantisation", title, fields, tuple(rows), notes, about), name, for_programs)]
     if "outlier_columns" in found:
         alpha = json.loads(found.attrs["definition"])["alpha"]
         title = f"{name}: outlier columns of LLM.int8() at alpha {alpha}, by tokens in one call"
         fields, rows = (_COLUMNS, list(_column_rows(found))) if for_programs else _columns_over_layers(found)
-        notes = tuple(_column_notes(alpha, for_programs))
-        tables.append(_named(Table("outlier_columns", title, fields, tuple(rows), notes), name, for_programs))
+        notes = (*_column_notes(alpha, for_programs), *_left_out(found))
+        tables.append(_named(Table("outlier_columns", title, fields, tuple(rows), notes, about), name, for_programs))
     return tables
 
 
@@ -96,7 +101,7 @@ def _named(table: Table, name: str, for_programs: bool) -> Table:
     if not for_programs:
         return table
     fields = (Field("run", "Run", right=False), *table.fields)
-    return Table(table.name, table.title, fields, tuple((name, *row) for row in table.rows), table.notes)
+    return dataclasses.replace(table, fields=fields, rows=tuple((name, *row) for row in table.rows))
 
 
 def _values(found: xr.Dataset, positions: str) -> list[npt.NDArray[Any]]:
@@ -185,8 +190,13 @@ def _notes(found: xr.Dataset, by_layer: bool) -> Iterator[str]:
     nonfinite = int(found.nonfinite.sel(positions=POSITIONS[0]).sum())
     if nonfinite:
         yield f"{counted(nonfinite, 'value')} NaN or infinite: in no scale and no sum."
+
+
+def _left_out(found: xr.Dataset) -> Iterator[str]:
+    """What could not be read, as other tables say it, and what that means."""
+    yield from (f"Left out as corrupt: {line}." for line in found.attrs["excluded"])
     if found.attrs["excluded"]:
-        yield f"Left out, as they could not be read: {'; '.join(found.attrs['excluded'])}."
+        yield f"What is left out is {NOT_LOOKED_AT}."
 
 
 def _column_notes(alpha: str, for_programs: bool) -> Iterator[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -42,6 +44,23 @@ def test_importing_a_package_pulls_in_nothing_heavy(module: str) -> None:
     found = python(f"import sys, {module}; print(*sorted({{name.split('.')[0] for name in sys.modules}}))")
     assert found.returncode == 0, found.stderr
     assert HEAVY.intersection(found.stdout.split()) - {module.split(".")[0]} == set()
+
+
+@pytest.mark.parametrize("package", ["schemas", "analyze"])
+def test_names_imported_when_used_are_those_that_a_type_checker_sees(package: str) -> None:
+    """At their homes too: nothing else holds the two lists of a package against each other."""
+    module = importlib.import_module(package)
+    seen = {
+        name.asname: statement.module
+        for block in ast.parse(Path(module.__file__ or "").read_text()).body
+        if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
+        for statement in block.body
+        if isinstance(statement, ast.ImportFrom)
+        for name in statement.names
+        if name.asname == name.name
+    }
+    assert seen == module._HOMES
+    assert sorted(module.__all__) == sorted(seen)
 
 
 def test_a_command_starts_with_next_to_nothing_that_an_interrupt_could_tear() -> None:

@@ -146,9 +146,16 @@ def test_every_answer_that_left_something_out_says_so(analyze: Command, damaged:
         status, out, _ = analyze(*asked, *flags)  # counted from the peaks: the details alone lack the cell
         assert status == 0
         assert "ln_mlp of layer 1, sequence 0" in " ".join(out.split()), flags
+    told: list[dict[str, Any]] = []
     for flags in (("--quantisation", "mxfp4"), ("--criteria", "kurtosis"), ("--by", "layer")):
         _, out, _ = analyze("--store", damaged, "--skip-corrupt", *flags)
         assert "ln_mlp, layer 1, sequence 0" in " ".join(out.split()), flags
+        _, out, _ = analyze("--store", damaged, "--skip-corrupt", "--format", "json", *flags)
+        told.append(json.loads(out)["tables"][0])
+    for flags in (("--published",), ("--emergence",)):
+        _, out, _ = analyze(*asked, *flags, "--format", "json")
+        told.append(json.loads(out)["tables"][0])
+    assert all(table["excluded"] and table["excluded_as"] for table in told)
     status, _, err = analyze("--store", damaged, "--engine", "slices", "--null", "--skip-corrupt")
     assert status == 2
     assert "must be of all the data" in err
