@@ -111,7 +111,8 @@ def chosen_sites(run: Run, sites: tuple[str, ...] | None) -> tuple[str, ...]:
         return tuple(site for site in stored if site != RESIDUAL) or stored
     for site in sites:
         if site not in run.info.sites:
-            raise InputError(f"{run.path} has no site {site!r}; it has: {', '.join(run.info.sites)}")
+            captured = ". Capture it with: --sites ln_attn,ln_mlp,residual" if site == RESIDUAL else ""
+            raise InputError(f"{run.path} has no site {site!r}; it has: {', '.join(run.info.sites)}{captured}")
     return tuple(sites)
 
 

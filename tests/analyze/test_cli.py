@@ -78,6 +78,7 @@ def test_every_example_of_the_help_is_understood(
         (["--layers", "a lot"], "--layers 'a lot' is not a share"),
         (["--positions", "0%"], "--positions '0%' is nothing"),
         (["--sites", "ln_q"], "has no site 'ln_q'; it has: ln_attn, ln_mlp"),
+        (["--sites", "residual"], "ln_mlp. Capture it with: --sites ln_attn,ln_mlp,residual"),
         (["--sites", "ln_attn,ln_attn"], "names a site twice"),
         (["--sites", "ln_attn,"], "has an empty name"),
         (["--engine", "peaks", "--details"], "--details needs the slices"),
