@@ -78,8 +78,7 @@ def null(
     >>> found.observed.values.tolist(), found.expected.values.tolist()
     ([3, 3], [0.046875, 0.01171875])
     """
-    if not 1 <= permutations <= MAX_PERMUTATIONS:
-        raise InputError(f"{permutations:,} permutations; give from 1 to {MAX_PERMUTATIONS:,}, for example 1000")
+    _require_draws(permutations, "permutations")
     _require_seed(seed)
     store, question, plan = _planned(run, magnitudes, knobs, "--null")
     given = whole(resources)
@@ -210,8 +209,7 @@ def saturation(
     >>> saturation("runs/tiny.zarr", 8).unique_features.values[0].round(3).tolist()
     [0.667, 1.0, 1.0]
     """
-    if not 1 <= orders <= MAX_PERMUTATIONS:
-        raise InputError(f"{orders:,} orders; give from 1 to {MAX_PERMUTATIONS:,}, for example 1000")
+    _require_draws(orders, "orders")
     _require_seed(seed)
     store, question, plan = _planned(run, magnitudes, knobs, "--saturation")
     given = whole(resources)
@@ -254,6 +252,13 @@ def _planned(run: AnyRun, magnitudes: Magnitudes, knobs: dict[str, Any], flag: s
     plan = make_plan(store, question)
     require_levels(plan, flag)
     return store, question, plan
+
+
+def _require_draws(number: int, what: str) -> None:
+    if isinstance(number, bool) or not isinstance(number, Integral):
+        raise InputError(f"{what}={number!r} is no whole number: give from 1 to {MAX_PERMUTATIONS:,}, for example 1000")
+    if not 1 <= number <= MAX_PERMUTATIONS:
+        raise InputError(f"{number:,} {what}; give from 1 to {MAX_PERMUTATIONS:,}, for example 1000")
 
 
 def _require_seed(seed: int) -> None:

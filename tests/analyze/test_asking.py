@@ -288,6 +288,8 @@ def test_what_cannot_be_asked(noisy_store: Path, tmp_path: Path) -> None:
         (lambda run: statistics(run, [6]), "6 is no statistic: give its name"),
         (lambda run: statistics(run, "moments", memory_limit="1GB"), "memory_limit='1GB' is no whole number"),
         (lambda run: statistics(run, "moments", scheduler=8786), "scheduler=8786 is no address"),
+        (lambda run: null(run, permutations=2.5), "permutations=2.5 is no whole number: give from 1"),
+        (lambda run: saturation(run, orders="10"), "orders='10' is no whole number"),
         (lambda run: null(run, seed=-1), "seed -1 is not one: give a whole number from 0"),
         (lambda run: saturation(run, seed=0.5), "seed 0.5 is not one"),
         (lambda run: render([], "foo"), "no output format is called 'foo'; there are: table, json"),
