@@ -54,6 +54,7 @@ def prepare(
         threads=scheduler.workers,
         base_bytes=resident_bytes(),
         streamed=streamed,
+        apart=resources.skip_corrupt,
     )
 
 

@@ -78,10 +78,12 @@ def plan_pass(
     threads: int,
     base_bytes: int,
     streamed: bool = False,
+    apart: bool = False,
 ) -> PassPlan:
     """The most threads, and the longest waves, that ``memory_limit`` bytes allow.
 
-    ``streamed``: what is kept of each sequence is used at once and not held.
+    ``streamed``: what is kept of each sequence is used at once and not held. ``apart``: what a cell gives is held apart
+    until all of it could be read, and then combined.
 
     Raises InputError where it is less than one chunk takes, saying what is enough.
     """
@@ -98,12 +100,14 @@ def plan_pass(
     reading = values * itemsize * (2 + (2 if beside else 0) + (1 if chosen.tokens else 0))
     working = max((statistic.bytes_per_value for statistic in statistics), default=0) * values
     kept = {True: 0, False: 0}
+    held_apart = 0
     for statistic in statistics:
         each = statistic.partial_bytes(chunk * spanned, features)
+        held_apart += 2 * each if apart else 0
         groups = 1 if not {"site", "layer"} & statistic.keeps else block
         kept["sequence" in statistic.keeps] += each * groups
     blocks = -(-cells // block)
-    thread_bytes = reading + working + kept[True] + kept[False]
+    thread_bytes = reading + working + kept[True] + kept[False] + held_apart
     sequence_bytes = (kept[True] + kept[False]) * blocks + kept[True]
     result_bytes = 2 * blocks * kept[False] + 2 * kept[True] * (0 if streamed else len(chosen.sequences))
     fixed = sequence_bytes + result_bytes
