@@ -21,12 +21,15 @@ FLUSHED_AT_ONCE = 8
 _SYNC_FILE_RANGE_WRITE = 2
 
 
-def sync(files: Iterable[Path]) -> None:
-    """Flush files and the directories that name them. A file that is not there is passed over."""
+def sync(files: Iterable[Path], renamed: Iterable[Path] = ()) -> None:
+    """Flush ``files`` and the folders that name them, and those that name ``renamed``, whose bytes are on the disk.
+
+    A file that is not there is passed over.
+    """
     files = list(files)
     with ThreadPoolExecutor(FLUSHED_AT_ONCE) as pool:
         list(pool.map(_flush_where_there, files))
-        list(pool.map(flush, {file.parent for file in files}))
+        list(pool.map(flush, {file.parent for file in (*files, *renamed)}))
 
 
 def flush_files(files: Sequence[Path]) -> None:

@@ -39,6 +39,7 @@ class RunWriter(Run):
         """Open the store at ``path`` for writing; raises StoreError where it is none."""
         super().__init__(path, "r+")
         self._unsynced: set[Path] = set()
+        self._renamed: set[Path] = set()
         self._lock = threading.Lock()
         self._commit_lock = threading.Lock()
         self._turns: dict[str, threading.Lock] = {}
@@ -100,7 +101,9 @@ class RunWriter(Run):
     def _replace_alone(self, name: str, parts: Sequence[tuple[Index, npt.NDArray[Any]]]) -> None:
         files = self._files_of(name)
         if files is not None:
-            self._written(files.replace(parts, lambda region: self._require_none_committed(name, region)))
+            renamed = files.replace(parts, lambda region: self._require_none_committed(name, region))
+            with self._lock:
+                self._renamed.update(renamed)
             return
         for index, values in parts:
             self._write_through_zarr(name, index, values)
@@ -161,11 +164,13 @@ class RunWriter(Run):
     def _flush(self) -> None:
         with self._lock:
             files, self._unsynced = self._unsynced, set()
+            renamed, self._renamed = self._renamed, set()
         try:
-            sync(files)
+            sync(files, renamed)
         except BaseException:
             with self._lock:
                 self._unsynced |= files
+                self._renamed |= renamed
             raise
 
     def sweep(self) -> None:
