@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from analyze.thresholds.plan import Plan
 from schemas.chunk_reading import read_whole_chunks
 from schemas.errors import StoreError
 from schemas.layout import layer_peak_name, nonfinite_name, position_peak_name
+from schemas.one_ahead import one_ahead
 from schemas.run import Run, is_url
 
 __all__ = ["PeakSource", "SequencePeaks", "critical_patterns", "stored_peaks"]
@@ -49,13 +50,7 @@ def stored_peaks(run: Run, plan: Plan) -> Iterator[SequencePeaks]:
     Raises StoreError where a peak was never written although its cell is committed, CorruptChunkError where a chunk
     fails its checksum.
     """
-    with ThreadPoolExecutor(1, thread_name_prefix="peaks") as ahead:  # the next is read while one is looked at
-        waiting = [ahead.submit(_peaks_of, run, plan, sequence) for sequence in plan.sequences[:1]]
-        for following in (*plan.sequences[1:], None):
-            peaks = waiting.pop().result()
-            if following is not None:
-                waiting.append(ahead.submit(_peaks_of, run, plan, following))
-            yield peaks
+    return one_ahead(partial(_peaks_of, run, plan), plan.sequences)
 
 
 def _peaks_of(run: Run, plan: Plan, sequence: int) -> SequencePeaks:

@@ -108,7 +108,7 @@ class _ReadAhead:
     def wait_for(self, index: int) -> None:
         """Return when layer ``index`` is loaded; raises what stood in the way."""
         self._loading.pop(index).result()
-        if index == self._first:
+        if index == self._first:  # no layer has been released, and half of the memory is free
             self._read_next()
 
     def release(self, index: int) -> None:

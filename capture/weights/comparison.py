@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
@@ -17,6 +16,7 @@ from capture.weights.placement import Piece, Tagged, tagged
 from capture.weights.reading import Views, place, same_bits
 from capture.weights.recipes import Group
 from capture.weights.shards import Shards
+from schemas.one_ahead import one_ahead
 
 __all__ = ["Comparison"]
 
@@ -41,30 +41,22 @@ class Comparison:
             self._take_back(group, wrong)
 
     def _differing(self, group: Group, views: Views) -> str | None:
-        """``place`` without its consequences: the first parameter that differs."""
-        for tensors, regions in self._placed_parts(group, views):
+        """``place`` without its consequences: the first parameter that differs. The next part is read meanwhile."""
+
+        def placed(part: tuple[list[int], Regions]) -> tuple[dict[str, torch.Tensor], Regions]:
+            """A part's tensors by name, and where they are now."""
+            chosen, regions = part
+            tensors = {position: self._shards.read(group.names[position]) for position in chosen}
+            place(group, tensors, views)
+            return {group.names[position]: tensor for position, tensor in tensors.items()}, regions
+
+        for tensors, regions in one_ahead(placed, self._parts(group)):
             shapes = {group.prefix + name: views[name][region].shape for name, region in regions.items()}
             converted = self._converter.convert(tensors, shapes=shapes).parameters
             for name, region in regions.items():
                 if not same_bits(views[name][region], converted.get(group.prefix + name)):
                     return name
         return None
-
-    def _placed_parts(self, group: Group, views: Views) -> Iterator[tuple[dict[str, torch.Tensor], Regions]]:
-        """The tensors of each part, by name, and where they were placed. The next part is read meanwhile."""
-
-        def read(chosen: list[int]) -> dict[str, torch.Tensor]:
-            tensors = {position: self._shards.read(group.names[position]) for position in chosen}
-            place(group, tensors, views)
-            return {group.names[position]: tensor for position, tensor in tensors.items()}
-
-        parts = list(self._parts(group))
-        with ThreadPoolExecutor(1, thread_name_prefix="compared") as pool:
-            reading = [pool.submit(read, chosen) for chosen, _ in parts[:1]]
-            for number, (_, regions) in enumerate(parts):
-                tensors = reading.pop().result()
-                reading = [pool.submit(read, chosen) for chosen, _ in parts[number + 1 : number + 2]]
-                yield tensors, regions
 
     def unpacked(self, group: Group, views: Views) -> None:
         """Compare the first and the last expert of a group that was unpacked: for all, the routine takes minutes."""
@@ -120,7 +112,8 @@ class Comparison:
         """Where in each target the converter's result for ``chosen`` alone belongs; None where that is no block."""
         stored = {position: self._shards.tensors[group.names[position]] for position in chosen}
         tags = {each.name: tagged(str(position), each.shape, each.dtype) for position, each in stored.items()}
-        results = self._converter.convert(tags, any_shape=True).parameters
+        shapes = self._converter.convert(tags).shapes  # smaller ones than the model's, where these are some experts
+        results = self._converter.convert(tags, shapes=shapes).parameters
         regions: Regions = {}
         for target in group.recipe.targets:
             alone = results.get(group.prefix + target.name)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from types import EllipsisType
+from types import EllipsisType, MappingProxyType
 from typing import Any, Protocol
 
 import torch
@@ -17,6 +17,10 @@ from capture.model_facts import Skeleton
 from capture.weights.quantisation import dequantising
 
 __all__ = ["Converted", "Converter", "Source"]
+
+
+MODELS_OWN: Mapping[str, torch.Size] = MappingProxyType({})
+"""No shapes but the model's."""
 
 
 class Source(Protocol):
@@ -77,30 +81,18 @@ class Converter:
         return found
 
     def convert(
-        self,
-        tensors: Mapping[str, Source],
-        *,
-        device: str = "cpu",
-        any_shape: bool = False,
-        shapes: Mapping[str, torch.Size] | None = None,
+        self, tensors: Mapping[str, Source], *, device: str = "cpu", shapes: Mapping[str, torch.Size] = MODELS_OWN
     ) -> Converted:
         """What the model's parameters become from ``tensors``, by the checkpoint's names; the model is left alone.
 
-        ``shapes`` of parameters count instead of the model's, of some of the experts, say. With ``any_shape`` no shape
-        is an error, which takes two conversions.
+        ``shapes`` of parameters count instead of the model's: of some of the experts, say.
         """
-        view = self._view(shapes or {})
-        result = self._run(view, tensors, device)
-        if any_shape and result.shapes:
-            view = self._view(result.shapes)
-            result = self._run(view, tensors, device)
-        return Converted(view.parameters, result.wrong, result.shapes)
-
-    def _view(self, shapes: Mapping[str, torch.Size]) -> _View:
         resized = {
             name: torch.empty(shape, dtype=self.state[name].dtype, device="meta") for name, shape in shapes.items()
         }
-        return _View(self.model, {**self.state, **resized})
+        view = _View(self.model, {**self.state, **resized})
+        result = self._run(view, tensors, device)
+        return Converted(view.parameters, result.wrong, result.shapes)
 
     def load(self, tensors: Mapping[str, Source], device: torch.device) -> Converted:
         """Set the model's own parameters from ``tensors``, on ``device``."""
