@@ -9,15 +9,16 @@ import logging
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from analyze.statistics.source_digest import source_digest
 from schemas.errors import InputError, MissingDependencyError, OutlierFeaturesError
 
-__all__ = ["ClusterError", "open_client", "scheduler_address", "told_by_cluster", "values_of"]
+__all__ = ["Cluster", "ClusterError", "open_cluster", "scheduler_address"]
 
 _PATIENCE_SECONDS = 10
 _GLANCE_SECONDS = 2
@@ -29,6 +30,52 @@ _CODE = "__import__('analyze.statistics.source_digest', fromlist=['source_digest
 class ClusterError(OutlierFeaturesError, RuntimeError):
     """A cluster that failed during a pass: its scheduler or its workers have gone, or a worker was killed again and
     again."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The workers of a Dask cluster, by its ``client``."""
+
+    client: Any
+    in_this_process: ClassVar[bool] = False
+
+    @property
+    def workers(self) -> int:
+        """How many tasks run at once."""
+        return sum(self.client.nthreads().values())
+
+    def persist(self, nodes: list[Any]) -> list[Any]:
+        """The Dask ``nodes`` with their values held by the cluster, which may still be computing them.
+
+        Raises ClusterError where the cluster has gone.
+        """
+        from dask.base import persist
+
+        with _told_by_cluster():
+            return list(persist(*nodes, scheduler=self.client))  # type: ignore[no-untyped-call]
+
+    def values(self, nodes: list[Any]) -> list[Any]:
+        """What the Dask ``nodes`` come to; raises ClusterError where no worker has been left for a while, too."""
+        from distributed import wait
+
+        with _told_by_cluster():
+            futures = self.client.compute(list(nodes))
+            gone = 0.0
+            while waiting := [future for future in futures if not future.done()]:
+                if any(future.status == "error" for future in futures):
+                    break  # which ``gather`` raises
+                with contextlib.suppress(TimeoutError), self.client.as_current():
+                    wait(waiting, timeout=_GLANCE_SECONDS, return_when="FIRST_COMPLETED")  # type: ignore[no-untyped-call]
+                if self.client.nthreads():
+                    gone = 0.0
+                elif not gone:
+                    gone = time.monotonic()
+                elif time.monotonic() - gone > _PATIENCE_SECONDS:
+                    raise ClusterError(
+                        "the cluster has no workers left: see their logs, start some with: dask worker ADDRESS, and "
+                        "run the same command again; or leave out --scheduler"
+                    )
+            return list(self.client.gather(futures))
 
 
 def scheduler_address(where: str, told: str = "--scheduler") -> str:
@@ -91,7 +138,7 @@ def _require_scheduler(address: str) -> None:
 def _require_same_code(client: Any, told: str) -> None:
     """Raise InputError for a worker that has not the code that numbers are asked of here, and kept under."""
     own = source_digest()
-    with told_by_cluster():
+    with _told_by_cluster():
         answers = client.run(eval, _CODE, on_error="return")
     for worker, found in answers.items():
         if isinstance(found, ImportError):
@@ -107,8 +154,8 @@ def _require_same_code(client: Any, told: str) -> None:
 
 
 @contextlib.contextmanager
-def open_client(where: str, told: str) -> Iterator[Any]:
-    """A client of the cluster at ``where``, which the flag or variable ``told`` has, with workers that run this code.
+def open_cluster(where: str, told: str) -> Iterator[Cluster]:
+    """The cluster at ``where``, which the flag or variable ``told`` has, with workers that run this code.
 
     Raises InputError where it cannot be reached, has no workers or such that run another, MissingDependencyError
     without Dask's distributed.
@@ -137,7 +184,7 @@ def open_client(where: str, told: str) -> Iterator[Any]:
         if not client.nthreads():
             raise InputError(f"{told} {where} has no workers. Start some with: dask worker ADDRESS")
         _require_same_code(client, f"{told} {where}")
-        yield client
+        yield Cluster(client)
 
 
 @contextlib.contextmanager
@@ -153,7 +200,7 @@ def _quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def told_by_cluster() -> Iterator[None]:
+def _told_by_cluster() -> Iterator[None]:
     """ClusterError for what distributed raises when a scheduler or its workers go."""
     from distributed import KilledWorker
 
@@ -165,26 +212,3 @@ def told_by_cluster() -> Iterator[None]:
             f"the cluster failed during the pass ({reason}): see the logs of its scheduler and workers, and run the "
             "same command again; or leave out --scheduler"
         ) from None
-
-
-def values_of(client: Any, nodes: Sequence[Any]) -> list[Any]:
-    """What the Dask ``nodes`` come to; raises ClusterError where no worker has been left for a while."""
-    from distributed import wait
-
-    futures = client.compute(list(nodes))
-    gone = 0.0
-    while waiting := [future for future in futures if not future.done()]:
-        if any(future.status == "error" for future in futures):
-            break  # which ``gather`` raises
-        with contextlib.suppress(TimeoutError), client.as_current():
-            wait(waiting, timeout=_GLANCE_SECONDS, return_when="FIRST_COMPLETED")  # type: ignore[no-untyped-call]
-        if client.nthreads():
-            gone = 0.0
-        elif not gone:
-            gone = time.monotonic()
-        elif time.monotonic() - gone > _PATIENCE_SECONDS:
-            raise ClusterError(
-                "the cluster has no workers left: see their logs, start some with: dask worker ADDRESS, and run the "
-                "same command again; or leave out --scheduler"
-            )
-    return list(client.gather(futures))

@@ -32,7 +32,7 @@ class Place:
     @staticmethod
     def of(run: Run, chosen: Chosen, scheduler: Scheduler) -> Place:
         """That of ``run``: as it was given for threads, and for workers, whose folder is another, from the root."""
-        if scheduler.client is None:
+        if scheduler.in_this_process:
             return Place(run.path)
         return Place(run.path if is_url(run.path) else os.path.abspath(run.path), fingerprint(run, chosen))
 

@@ -6,60 +6,62 @@ import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
-__all__ = ["ENVIRONMENT", "Scheduler", "open_scheduler"]
+__all__ = ["ENVIRONMENT", "Scheduler", "Threads", "open_scheduler"]
 
 ENVIRONMENT = "DASK_SCHEDULER_ADDRESS"
 
 
-@dataclass(frozen=True)
-class Scheduler:
-    """``workers``: how many tasks run at once. ``client`` is that of a cluster, or None for threads."""
+class Scheduler(Protocol):
+    """What a pass asks for values: ``Threads`` or ``analyze.statistics.cluster.Cluster``."""
 
-    workers: int
-    client: Any = None
+    in_this_process: ClassVar[bool]
+
+    @property
+    def workers(self) -> int:
+        """How many tasks run at once."""
 
     def persist(self, nodes: list[Any]) -> list[Any]:
-        """The Dask ``nodes`` with their values held: here, or by the cluster, which may still be computing them."""
-        from dask.base import persist
-
-        if self.client is None:
-            return list(persist(*nodes, **self._threads))  # type: ignore[no-untyped-call]
-        from analyze.statistics.cluster import told_by_cluster
-
-        with told_by_cluster():
-            return list(persist(*nodes, scheduler=self.client))  # type: ignore[no-untyped-call]
+        """The Dask ``nodes`` with their values held where they are computed, which may still be going on."""
 
     def values(self, nodes: list[Any]) -> list[Any]:
         """What the Dask ``nodes`` come to."""
+
+
+@dataclass(frozen=True)
+class Threads:
+    """So many threads of this process."""
+
+    workers: int
+    in_this_process: ClassVar[bool] = True
+
+    def persist(self, nodes: list[Any]) -> list[Any]:
+        """As ``Scheduler``'s."""
+        from dask.base import persist
+
+        return list(persist(*nodes, scheduler="threads", num_workers=self.workers))  # type: ignore[no-untyped-call]
+
+    def values(self, nodes: list[Any]) -> list[Any]:
+        """As ``Scheduler``'s."""
         from dask.base import compute
 
-        if self.client is None:
-            return list(compute(*nodes, **self._threads))  # type: ignore[no-untyped-call]
-        from analyze.statistics.cluster import told_by_cluster, values_of
-
-        with told_by_cluster():
-            return values_of(self.client, nodes)
-
-    @property
-    def _threads(self) -> dict[str, Any]:
-        return {"scheduler": "threads", "num_workers": self.workers}
+        return list(compute(*nodes, scheduler="threads", num_workers=self.workers))  # type: ignore[no-untyped-call]
 
 
 @contextlib.contextmanager
 def open_scheduler(where: str | None, threads: int) -> Iterator[Scheduler]:
     """A cluster's scheduler at an address or named by a file, else that of ``DASK_SCHEDULER_ADDRESS``, else threads.
 
-    Raises what ``analyze.statistics.cluster.open_client`` does.
+    Raises what ``analyze.statistics.cluster.open_cluster`` does.
     """
     told = "--scheduler"
     if where is None:
         told, where = ENVIRONMENT, os.environ.get(ENVIRONMENT) or None
     if where is None:
-        yield Scheduler(threads)
+        yield Threads(threads)
         return
-    from analyze.statistics.cluster import open_client
+    from analyze.statistics.cluster import open_cluster
 
-    with open_client(where, told) as client:
-        yield Scheduler(sum(client.nthreads().values()), client)
+    with open_cluster(where, told) as cluster:
+        yield cluster
