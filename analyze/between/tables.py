@@ -102,12 +102,9 @@ def published_tables(results: Sequence[Result]) -> list[Table]:
     )
     excluded = left_out_cells(results, [label(result, stores) for result in results])
     told += notes(results)
-    tables = [
-        Table(
-            *("published", "Measured beside published", fields, tuple(rows), tuple(dict.fromkeys(told))),
-            about=_about_left_out(list(dict.fromkeys(excluded))),
-        )
-    ]
+    about = _about_left_out(list(dict.fromkeys(excluded)))
+    title = "Measured beside published"
+    tables = [Table("published", title, fields, tuple(rows), tuple(dict.fromkeys(told)), about)]
     if aspects:
         tables.append(
             Table(

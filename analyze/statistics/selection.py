@@ -140,10 +140,12 @@ def _numbers(name: str, given: Any) -> tuple[int, ...]:
 
 def _ends(given: Any, total: int) -> tuple[int, int]:
     """The first position of ``given`` and the one after its last; raises InputError where it is no such pair."""
-    ends = tuple(given) if isinstance(given, tuple | list) else ()
-    if len(ends) != 2 or not all(isinstance(end, Integral) for end in (ends[0], total if ends[1] is None else ends[1])):
-        raise InputError(f"positions={given!r} is no pair: write positions=(START, STOP), None for the end: (1, None)")
-    return int(ends[0]), total if ends[1] is None else int(ends[1])
+    match given:
+        case [Integral() as start, None]:
+            return int(start), total
+        case [Integral() as start, Integral() as stop]:
+            return int(start), int(stop)
+    raise InputError(f"positions={given!r} is no pair: write positions=(START, STOP), None for the end: (1, None)")
 
 
 def _require_within(noun: str, number: int, size: int) -> None:
