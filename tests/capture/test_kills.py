@@ -30,7 +30,8 @@ AIMS = {
     "creating": (f"{STORE}.new-*", 0.02),
     "writing": (f"{STORE}/ln_*/c.*", 0.02),
     "before commit": (f"{STORE}/token_nll/c.*", 0.004),
-    "after commit": (f"{STORE}/committed/c.*", 0.004),
+    "amid a commit": (f"{STORE}/committed/c.*.partial", 0),
+    "after commit": (f"{STORE}/committed/c.*[0-9]", 0.004),
     "any time": (None, 0.3),
 }
 CREATION_KILLS = 4
@@ -99,8 +100,9 @@ def stage(folder: Path, since: float) -> str:
     dangling = {sequence: count for sequence, count in slices.items() if sequence not in committed}
     if not dangling:
         return "just after a commit" if committed else "before writing"
-    if set(sequences_written(store, "token_nll", since)) >= set(dangling):
-        return "all data without a commit"
+    ended = sequences_written(store, "token_nll", since)
+    if any(count == 2 * Run(store).dimensions.layers and ended[sequence] for sequence, count in dangling.items()):
+        return "all data without a commit"  # of one batch: the next may be on its way
     return "amid a batch's data"
 
 
